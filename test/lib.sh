@@ -31,7 +31,7 @@ die() { printf '%s\n' "${0##*/}: $*" >&2; exit 2; }
 become_root() { # ARGUMENT...
 	[ "$(id -u)" -ne 0 ] || return 0
 	command -v sudo >/dev/null || die 'must be root (or have sudo)'
-	exec sudo -- "$0" "$@"
+	exec sudo -- bash "$0" "$@"
 }
 
 # Mirrors have bad moments.
@@ -45,7 +45,8 @@ retry() { # COMMAND...
 	"$@"
 }
 
-# Quiet unless it fails.
+# Quiet unless it fails. As in any condition, `set -e` doesn't hold inside: a
+# function given to these two must itself return what went wrong.
 quietly() { # COMMAND...
 	local out
 	if ! out=$("$@" 2>&1); then
@@ -79,7 +80,10 @@ need_packages() { # PACKAGE...
 	retry quietly apt-get -q update
 	# shellcheck disable=SC2086
 	retry quietly apt-get -qy -o Acquire::Retries=5 install --no-install-recommends $missing
-	[ -z "$made_conf" ] || rm -f "$conf"
+	if [ -n "$made_conf" ]; then      # from now on the packages' own settings hold
+		rm -f "$conf"
+		[ ! -e "$conf.ucf-dist" ] || mv "$conf.ucf-dist" "$conf"
+	fi
 }
 
 # --- a chroot with another PostgreSQL major ----------------------------------
@@ -177,8 +181,7 @@ need_pg_root() { # MAJOR
 	(
 		flock 9
 		[ -e "$dir/.ready" ] || build_pg_root "$1" "$dir"
-	) 9> "$dir.lock"
-	rm -f "$dir.lock"
+	) 9> "/run/lock/${dir##*/}"
 }
 
 # --- the target --------------------------------------------------------------
@@ -205,25 +208,45 @@ give_to_postgres() {
 	chmod 755 "$target_root$scratch"
 }
 
+# Everything that runs in the target has the scratch directory for its HOME.
+# Servers overwrite what /proc shows of theirs; they are known by their files.
+signal_clients() { # SIGNAL
+	local file
+	for file in /proc/[0-9]*/environ; do
+		if grep -qzxF "HOME=$scratch" "$file" 2>/dev/null; then
+			file=${file%/environ}
+			kill "-$1" "${file#/proc/}" 2>/dev/null || true
+		fi
+	done
+}
+
 # End every server of the scratch directory, by the process id it left there.
 stop_servers() {
-	local file pid n
+	local file pid
 	while IFS= read -r file; do
 		pid=$(head -n 1 "$file" 2>/dev/null) || continue
-		[[ $pid =~ ^[0-9]+$ ]] && kill -QUIT "$pid" 2>/dev/null || continue
-		for n in {1..100}; do
-			kill -0 "$pid" 2>/dev/null || continue 2
+		[[ $pid =~ ^[0-9]+$ ]] || continue
+		kill -QUIT "$pid" 2>/dev/null || continue
+		for _ in {1..100}; do
+			# The file goes before the process does, the process before its
+			# parent has taken note of it.
+			{ [ -e "$file" ] && kill -0 "$pid" 2>/dev/null; } || continue 2
 			sleep 0.1
 		done
 		kill -KILL "$pid" 2>/dev/null || true
 	done < <(find "$target_root$scratch" -name postmaster.pid 2>/dev/null)
 }
 
-remove_scratch() {
-	local n
-	[ -n "$scratch" ] || return 0
+stop_everything() {
+	signal_clients TERM
 	stop_servers
-	for n in {1..10}; do      # a process that is just ending may still write a file
+	signal_clients KILL
+}
+
+remove_scratch() {
+	[ -n "$scratch" ] || return 0
+	stop_everything
+	for _ in {1..10}; do      # a process that is just ending may still write a file
 		rm -rf --one-file-system "${target_root}${scratch:?}" 2>/dev/null && return 0
 		sleep 0.5
 	done
