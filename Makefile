@@ -43,6 +43,10 @@ PG_CFLAGS += -Werror
 endif
 
 PG_CONFIG ?= pg_config
+
+# PostgreSQL's headers are not ours to warn about (array.h does, with -Wextra).
+PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server)
+
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 

@@ -1,0 +1,506 @@
+/* pg_dualwrite 1.0: installed by CREATE EXTENSION pg_dualwrite */
+
+-- complain if the script is sourced in psql rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION pg_dualwrite" to load this file. \quit
+
+/*
+ * Everything that is not a verb or a view of the public surface lives in the
+ * schema "dualwrite": state tables, the trigger function, and, while a
+ * migration is under way, its rule functions (m<member>_*).  The state is
+ * written only by the extension's C code, acting as the owner of these tables.
+ */
+CREATE SCHEMA dualwrite;
+GRANT USAGE ON SCHEMA dualwrite TO PUBLIC;
+
+CREATE SEQUENCE dualwrite.migration_id AS integer;
+CREATE SEQUENCE dualwrite.member_id AS integer;
+
+/*
+ * One row a migration.  phase is what the contract calls it; authority follows
+ * from it (new in 'switched', old before).  epoch counts the holes opened in
+ * the mirror: a verification counts only while the epoch it began in is still
+ * the current one and the marks (catalog versions of triggers and rules) are
+ * unchanged.  checking: a chunked pass is under way, so the mirror looks at
+ * every row that it passes.  heal: a hole was opened and closed; the next pass goes over
+ * inconsistent rows only.
+ */
+CREATE TABLE dualwrite.migration (
+    id              integer PRIMARY KEY,
+    name            text NOT NULL,
+    owner           regrole NOT NULL,
+    definition      jsonb NOT NULL,
+    phase           text NOT NULL CHECK (phase IN ('backfilling', 'building', 'verifying', 'ready', 'switched', 'finalized', 'aborted')),
+    phase_since     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    mirror          text NOT NULL CHECK (mirror IN ('both', 'forward', 'backward', 'off')),
+    conflict        text NOT NULL CHECK (conflict IN ('error', 'old', 'new', 'authority')),
+    on_error        text NOT NULL CHECK (on_error IN ('authority', 'reject', 'record')),
+    heal            boolean NOT NULL DEFAULT false,
+    options         jsonb NOT NULL DEFAULT '{}',
+    epoch           bigint NOT NULL DEFAULT 1,
+    home            text NOT NULL,
+    checking        boolean NOT NULL DEFAULT false,
+    failed          boolean NOT NULL DEFAULT false,
+    last_error      text,
+    last_error_at   timestamptz,
+    verified_at     timestamptz,
+    verified_epoch  bigint,
+    verified_marks  text,
+    verified_lossy  bigint,
+    drifted         bigint NOT NULL DEFAULT 0,
+    unconvertible   bigint NOT NULL DEFAULT 0,
+    started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at     timestamptz
+);
+-- a migration that has ended leaves its name free
+CREATE UNIQUE INDEX migration_name ON dualwrite.migration (name) WHERE phase NOT IN ('finalized', 'aborted');
+
+/*
+ * One row a member.  The columns themselves are named by the rule function
+ * dualwrite.m<id>_columns, which follows renames and dumps; the names here are
+ * those of the day it began.  begin_snapshot is the snapshot taken under
+ * dw_begin's lock, begin_xids the ids of dw_begin's own transaction that it
+ * does not tell apart, begin_fuzzy whether subtransactions overflowed it.
+ */
+CREATE TABLE dualwrite.member (
+    id              integer PRIMARY KEY,
+    migration_id    integer NOT NULL REFERENCES dualwrite.migration (id),
+    ord             integer NOT NULL,
+    relation        regclass NOT NULL,
+    old_columns     name[] NOT NULL,
+    new_columns     name[] NOT NULL,
+    created_columns name[] NOT NULL,
+    has_backward    boolean NOT NULL,
+    filling         boolean NOT NULL,
+    begin_snapshot  pg_snapshot,
+    begin_xids      xid8[],
+    begin_fuzzy     boolean NOT NULL DEFAULT false,
+    relfilenode     oid NOT NULL,
+    UNIQUE (migration_id, ord)
+);
+
+/*
+ * How far a pass over a member has come; stored in the commit of each batch.
+ * blocks_done is the first block that may hold a row not yet visited.
+ */
+CREATE TABLE dualwrite.progress (
+    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    pass            text NOT NULL CHECK (pass IN ('fill', 'verify')),
+    part            integer NOT NULL DEFAULT 0,
+    relfilenode     oid NOT NULL,
+    epoch           bigint NOT NULL,
+    marks           text,
+    snapshot        pg_snapshot,
+    blocks_total    bigint NOT NULL,
+    blocks_done     bigint NOT NULL DEFAULT 0,
+    rows_estimated  bigint NOT NULL DEFAULT 0,
+    rows_done       bigint NOT NULL DEFAULT 0,
+    rows_already    bigint NOT NULL DEFAULT 0,
+    rows_locked     bigint NOT NULL DEFAULT 0,
+    rows_failed     bigint NOT NULL DEFAULT 0,
+    rows_drifted    bigint NOT NULL DEFAULT 0,
+    rows_lossy      bigint NOT NULL DEFAULT 0,
+    wal_bytes       bigint NOT NULL DEFAULT 0,
+    throttled_ms    bigint NOT NULL DEFAULT 0,
+    batch_ms        float8 NOT NULL DEFAULT 0,
+    rows_per_second float8 NOT NULL DEFAULT 0,
+    started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_batch_at   timestamptz,
+    finished        boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (member_id, pass, part)
+) WITH (fillfactor = 50);
+
+-- blocks that the fill passed while a row in them was locked by someone else
+CREATE TABLE dualwrite.skipped (
+    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    block           bigint NOT NULL,
+    PRIMARY KEY (member_id, block)
+);
+
+-- what the worker of a migration says of itself
+CREATE TABLE dualwrite.worker (
+    migration_id    integer PRIMARY KEY REFERENCES dualwrite.migration (id),
+    pid             integer,
+    state           text NOT NULL,
+    reason          text,
+    since           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    blocked_by      integer[] NOT NULL DEFAULT '{}',
+    throttle_signal text,
+    throttle_subject text,
+    throttle_value  float8,
+    throttle_limit  float8
+) WITH (fillfactor = 50);
+
+-- pause has a row of its own, so that dw_pause never waits for a transition
+CREATE TABLE dualwrite.control (
+    migration_id    integer PRIMARY KEY REFERENCES dualwrite.migration (id),
+    paused          boolean NOT NULL DEFAULT false,
+    reason          text,
+    since           timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE dualwrite.drift (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    row_ctid        tid,
+    key             jsonb,
+    old_values      jsonb,
+    new_values      jsonb,
+    reason          text NOT NULL,
+    sqlstate        text,
+    message         text,
+    found_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xid             xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    repaired_at     timestamptz
+);
+CREATE INDEX drift_open ON dualwrite.drift (member_id, row_ctid) WHERE repaired_at IS NULL;
+
+-- the first writes seen whose new side the old side cannot hold
+CREATE TABLE dualwrite.loss (
+    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    key             jsonb,
+    reason          text NOT NULL,
+    found_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX loss_member ON dualwrite.loss (member_id);
+
+CREATE TABLE dualwrite.event (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at              timestamptz NOT NULL DEFAULT clock_timestamp(),
+    migration_id    integer,
+    migration       text NOT NULL,
+    event           text NOT NULL,
+    phase_from      text,
+    phase_to        text,
+    actor           text NOT NULL DEFAULT session_user,
+    application_name text DEFAULT current_setting('application_name'),
+    pid             integer NOT NULL DEFAULT pg_backend_pid(),
+    note            text,
+    detail          jsonb
+);
+
+/*
+ * What an unfinished migration needs to go on in a restored copy.  Progress is
+ * not kept (a restored table is another heap), nor drift and events, which
+ * hold data of the table.  Finished migrations are kept so that repeating
+ * their files stays a no-op.
+ */
+SELECT pg_catalog.pg_extension_config_dump('dualwrite.migration_id', '');
+SELECT pg_catalog.pg_extension_config_dump('dualwrite.member_id', '');
+SELECT pg_catalog.pg_extension_config_dump('dualwrite.migration', $$WHERE phase <> 'aborted'$$);
+SELECT pg_catalog.pg_extension_config_dump('dualwrite.member', $$WHERE migration_id IN (SELECT id FROM dualwrite.migration WHERE phase NOT IN ('aborted', 'finalized'))$$);
+
+/* ---- internals ---- */
+
+CREATE FUNCTION dualwrite.mirror() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'dw_mirror';
+COMMENT ON FUNCTION dualwrite.mirror() IS
+    'row trigger of pg_dualwrite: keeps the old and the new side of a member consistent (arguments: member id; "first" where another one follows)';
+
+CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallback text, OUT source text, OUT changeable text, OUT description text)
+    RETURNS SETOF record LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_known_options';
+REVOKE ALL ON FUNCTION dualwrite.known_options() FROM PUBLIC;
+
+CREATE FUNCTION dualwrite.home() RETURNS text
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
+REVOKE ALL ON FUNCTION dualwrite.home() FROM PUBLIC;
+
+-- versions, in the system catalogs, of everything that a verification relies on:
+-- our triggers, row triggers that fire after them, the rules and what they call
+CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+    SELECT pg_catalog.md5(coalesce(pg_catalog.string_agg(v, ',' ORDER BY v COLLATE "C"), ''))
+      FROM (SELECT pg_catalog.format('t%s:%s:%s:%s', t.oid, t.xmin, t.tgenabled, t.tgname)
+              FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid = relation AND NOT t.tgisinternal
+               AND (t.tgfoid = 'dualwrite.mirror'::pg_catalog.regproc
+                    AND pg_catalog.substr(t.tgargs, 1, pg_catalog.length(member::pg_catalog.text) + 1)
+                        = pg_catalog.decode(member::pg_catalog.text, 'escape') || '\x00'::pg_catalog.bytea
+                    -- BEFORE ROW triggers that could undo what the mirror did
+                    OR t.tgfoid <> 'dualwrite.mirror'::pg_catalog.regproc AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0
+                       AND t.tgname COLLATE "C" > (SELECT pg_catalog.max(o.tgname COLLATE "C") FROM pg_catalog.pg_trigger o
+                                                    WHERE o.tgrelid = relation AND o.tgfoid = 'dualwrite.mirror'::pg_catalog.regproc))
+            UNION ALL
+            SELECT pg_catalog.format('f%s:%s', p.oid, p.xmin)
+              FROM pg_catalog.pg_proc p
+             WHERE p.pronamespace = 'dualwrite'::pg_catalog.regnamespace
+               AND p.proname ~ ('^m' || member || '_')
+            UNION ALL
+            SELECT DISTINCT pg_catalog.format('c%s:%s', c.oid, c.xmin)
+              FROM pg_catalog.pg_proc p
+              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
+              LEFT JOIN pg_catalog.pg_operator o ON d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND o.oid = d.refobjid
+              LEFT JOIN pg_catalog.pg_cast k ON d.refclassid = 'pg_catalog.pg_cast'::pg_catalog.regclass AND k.oid = d.refobjid
+              JOIN pg_catalog.pg_proc c ON c.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid
+                                                        ELSE coalesce(o.oprcode::pg_catalog.oid, k.castfunc) END
+             WHERE p.pronamespace = 'dualwrite'::pg_catalog.regnamespace
+               AND p.proname ~ ('^m' || member || '_')) s(v);
+    END;
+REVOKE ALL ON FUNCTION dualwrite.marks(integer, oid) FROM PUBLIC;
+
+/* ---- verbs ---- */
+
+CREATE FUNCTION dw_begin(migration text, relation regclass, old_column name, new_type text DEFAULT NULL,
+                         new_column name DEFAULT NULL, forward text DEFAULT NULL, backward text DEFAULT NULL,
+                         options jsonb DEFAULT '{}')
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_begin';
+COMMENT ON FUNCTION dw_begin(text, regclass, name, text, name, text, text, jsonb) IS
+    'begin a migration of one column: creates new_column where it is absent (type new_type), mirrors every write both ways and starts the backfill. forward gives the new column from the row, backward the old one; left out, a cast. Errors: 42710 name in use, 42P01/42703, 42501 not the owner, 42804/42P17 expression, 22023 option, 55P03 lock';
+
+CREATE FUNCTION dw_begin_mapping(migration text, relation regclass, old_columns name[], forward jsonb,
+                                 backward jsonb DEFAULT NULL, new_types jsonb DEFAULT '{}', options jsonb DEFAULT '{}')
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_begin_mapping';
+COMMENT ON FUNCTION dw_begin_mapping(text, regclass, name[], jsonb, jsonb, jsonb, jsonb) IS
+    'begin a migration of several columns (split, merge): forward and backward map column name to expression, new_types column name to the type of a column to create. Only old_columns are dropped at the end. Errors as dw_begin';
+
+CREATE FUNCTION dw_begin_table(migration text, old_relation regclass, new_relation regclass, forward jsonb DEFAULT NULL,
+                               backward jsonb DEFAULT NULL, key_columns name[] DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
+COMMENT ON FUNCTION dw_begin_table(text, regclass, regclass, jsonb, jsonb, name[], jsonb) IS
+    'table to table migrations: not supported by this version (0A000)';
+
+CREATE FUNCTION dw_plan(migration text) RETURNS TABLE (step integer, command text, lock_mode text, blocks text, estimate text, note text)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
+COMMENT ON FUNCTION dw_plan(text) IS 'what a migration will do: not supported by this version (0A000)';
+
+CREATE FUNCTION dw_expose(migration text, old_schema name, new_schema name)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
+COMMENT ON FUNCTION dw_expose(text, name, name) IS 'versioned schemas: not supported by this version (0A000)';
+
+CREATE FUNCTION dw_pause(migration text, reason text DEFAULT NULL)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_pause';
+COMMENT ON FUNCTION dw_pause(text, text) IS
+    'stop background work after the current batch; the mirror stays on. Takes no table lock. Errors: 42704, 42501, 55000 finished';
+
+CREATE FUNCTION dw_resume(migration text)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_resume';
+COMMENT ON FUNCTION dw_resume(text) IS
+    'go on after dw_pause or a failure, and adopt a restored copy. Errors: 42704, 42501, 55000 finished, 55P03 lock';
+
+CREATE FUNCTION dw_set(migration text, options jsonb)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_set';
+COMMENT ON FUNCTION dw_set(text, jsonb) IS
+    'merge options while the migration runs; null resets one to its default. mirror, conflict and on_error take SHARE ROW EXCLUSIVE in short tries, except mirror off, which takes no table lock. Errors: 22023 unknown option or value, 42704, 42501, 55P03';
+
+CREATE FUNCTION dw_verify(migration text, sample float8 DEFAULT 1.0,
+                          OUT rows_checked bigint, OUT drifted bigint, OUT unconvertible bigint, OUT seconds float8)
+    RETURNS record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_verify';
+COMMENT ON FUNCTION dw_verify(text, float8) IS
+    'compare both sides of every row (sample: the fraction of blocks, 0 < sample <= 1) in one snapshot; rows that differ stand in dw_drift. Changes no row of the table. Errors: 42704, 42501, 22023, 55000 finished';
+
+CREATE PROCEDURE dw_reconcile(migration text, repair boolean DEFAULT true)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'dw_reconcile';
+COMMENT ON PROCEDURE dw_reconcile(text, boolean) IS
+    'compare both sides of every row in chunks, one transaction each, and repair rows that differ from the side in authority, under row lock after checking again. Errors: 25001 inside a transaction block, 42704, 42501, 55000 finished';
+
+CREATE FUNCTION dw_switch(migration text)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_switch';
+COMMENT ON FUNCTION dw_switch(text) IS
+    'move authority to the new side; the old side stays in sync. Takes SHARE ROW EXCLUSIVE in short tries. Errors: 55000 says what is missing, 42704, 42501, 55P03';
+
+CREATE FUNCTION dw_rollback(migration text)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_rollback';
+COMMENT ON FUNCTION dw_rollback(text) IS
+    'the inverse of dw_switch: authority returns to the old side, nothing is dropped. Takes SHARE ROW EXCLUSIVE in short tries. Errors: 55000, 42704, 42501, 55P03';
+
+CREATE FUNCTION dw_finalize(migration text, drop_old boolean DEFAULT NULL)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_finalize';
+COMMENT ON FUNCTION dw_finalize(text, boolean) IS
+    'end the migration: drops the mirror and (drop_old null or true) the old columns. Takes ACCESS EXCLUSIVE in short tries. Errors: 55000 not switched, not verified since, or no counterpart on the new side; 2BP01 dependents; 42704, 42501, 55P03';
+
+CREATE FUNCTION dw_abort(migration text, accept_loss boolean DEFAULT false)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_abort';
+COMMENT ON FUNCTION dw_abort(text, boolean) IS
+    'give the migration up: removes the mirror and the columns that dw_begin created. Refused (55000) where the new side holds what the old cannot, unless accept_loss. Takes ACCESS EXCLUSIVE in short tries. Errors: 42704, 42501, 2BP01, 55P03';
+
+CREATE FUNCTION dw_side(migration text)
+    RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_side';
+COMMENT ON FUNCTION dw_side(text) IS
+    'the side to read, old or new: pg_dualwrite.side where the session sets it, old before the switch, new after it. Works on standbys. Errors: 42704';
+
+CREATE FUNCTION dw_side(migration text, key text)
+    RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_not_supported';
+COMMENT ON FUNCTION dw_side(text, text) IS 'the side to read for a key: not supported by this version (0A000)';
+
+CREATE FUNCTION dw_require(migration text, phase text DEFAULT 'ready')
+    RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'dw_require';
+COMMENT ON FUNCTION dw_require(text, text) IS
+    'for migration files: returns where the migration is at or beyond phase, raises 55000 at once where it is not. Errors: 42704, 22023 unknown phase';
+
+CREATE PROCEDURE dw_wait(migration text, phase text DEFAULT 'ready', timeout interval DEFAULT '1 hour')
+    LANGUAGE c AS 'MODULE_PATHNAME', 'dw_wait';
+COMMENT ON PROCEDURE dw_wait(text, text, interval) IS
+    'wait, holding no snapshot, until the migration is at or beyond phase; starts a missing worker. Errors: 25001 inside a transaction block, 55000 failed or aborted, 57014 timeout, 42704, 22023';
+
+CREATE FUNCTION dw_ensure_workers()
+    RETURNS integer LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_ensure_workers';
+COMMENT ON FUNCTION dw_ensure_workers() IS
+    'start the missing workers of this database and return how many were started (for cron, after a restart or failover without preload). Errors: 53400 no background worker slot is free';
+
+/* ---- views ---- */
+
+CREATE VIEW dw_progress AS
+SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b.relation, m.phase,
+       coalesce(w.state, 'no_worker') AS state,
+       p.blocks_total, p.blocks_done, p.rows_estimated, p.rows_done, p.rows_already, p.rows_locked, p.rows_failed,
+       p.rows_per_second, p.wal_bytes,
+       CASE WHEN p.last_batch_at > p.started_at THEN p.wal_bytes / extract(epoch FROM p.last_batch_at - p.started_at)::float8 ELSE 0 END AS wal_bytes_per_second,
+       w.throttle_signal, w.throttle_subject, w.throttle_value, w.throttle_limit,
+       p.throttled_ms / 1000.0 AS throttled_seconds,
+       coalesce(w.blocked_by, '{}') AS blocked_by, p.batch_ms, p.last_batch_at
+  FROM dualwrite.migration m
+  JOIN dualwrite.member b ON b.migration_id = m.id
+  JOIN dualwrite.progress p ON p.member_id = b.id
+       AND p.pass = CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END
+  LEFT JOIN LATERAL (SELECT k.* FROM dualwrite.worker k
+                      JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0
+                           AND l.classid = k.migration_id::oid AND l.pid = k.pid AND l.granted
+                           AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+                     WHERE k.migration_id = m.id) w ON true
+ CROSS JOIN pg_catalog.pg_database d
+ WHERE d.datname = current_database() AND m.phase NOT IN ('finalized', 'aborted');
+COMMENT ON VIEW dw_progress IS 'one row an active member: how far its current pass (backfill or verification) is and what holds it';
+GRANT SELECT ON dw_progress TO PUBLIC;
+
+CREATE VIEW dw_status AS
+WITH live AS (
+    SELECT l.classid::integer AS migration_id, array_agg(l.pid ORDER BY l.pid) AS pids
+      FROM pg_catalog.pg_locks l
+     WHERE l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0 AND l.granted
+       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+     GROUP BY 1
+), prog AS (
+    SELECT b.migration_id, p.pass, sum(p.blocks_total) AS blocks_total, sum(p.blocks_done) AS blocks_done,
+           sum(p.rows_estimated) AS rows_estimated, sum(p.rows_per_second) FILTER (WHERE NOT p.finished) AS rows_per_second,
+           min(p.started_at) AS started_at, max(p.last_batch_at) AS last_batch_at, bool_and(p.finished) AS finished,
+           sum((SELECT count(*) FROM dualwrite.skipped s WHERE s.member_id = b.id)) AS skipped
+      FROM dualwrite.member b JOIN dualwrite.progress p ON p.member_id = b.id
+     GROUP BY 1, 2
+), base AS (
+    SELECT m.*, l.pids, w.state AS w_state, w.reason AS w_reason, w.since AS w_since, w.heartbeat_at, w.blocked_by,
+           c.paused, c.reason AS pause_reason, c.since AS pause_since,
+           m.home <> dualwrite.home() AS copied,
+           m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch
+             AND m.verified_marks = (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)
+                                       FROM dualwrite.member b WHERE b.migration_id = m.id) AS verified,
+           (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
+             WHERE b.migration_id = m.id AND d.repaired_at IS NULL) AS open_drift,
+           (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
+             WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible') AS open_unconvertible,
+           EXISTS (SELECT 1 FROM dualwrite.loss x JOIN dualwrite.member b ON b.id = x.member_id WHERE b.migration_id = m.id) AS lossy,
+           NOT EXISTS (SELECT 1 FROM dualwrite.member b WHERE b.migration_id = m.id AND NOT b.has_backward) AS two_way,
+           (SELECT bool_and(EXISTS (SELECT 1 FROM pg_catalog.pg_class r WHERE r.oid = b.relation)) FROM dualwrite.member b WHERE b.migration_id = m.id) AS present,
+           (SELECT array_agg(b.relation ORDER BY b.ord) FROM dualwrite.member b WHERE b.migration_id = m.id) AS relations,
+           coalesce(pg_catalog.pg_has_role(m.owner, 'USAGE'), false) AS mine
+      FROM dualwrite.migration m
+      LEFT JOIN live l ON l.migration_id = m.id
+      LEFT JOIN dualwrite.worker w ON w.migration_id = m.id
+      LEFT JOIN dualwrite.control c ON c.migration_id = m.id
+), st AS (
+    SELECT b.*,
+           b.phase IN ('backfilling', 'building', 'verifying') OR b.heal OR (b.phase IN ('ready', 'switched') AND b.two_way
+             AND (NOT coalesce(b.verified, false) OR b.phase = 'switched' AND b.verified_at < b.phase_since)) AS work,
+           p.blocks_total, p.blocks_done, p.rows_estimated, p.rows_per_second AS rate, p.started_at AS pass_started, p.last_batch_at, p.skipped
+      FROM base b
+      LEFT JOIN prog p ON p.migration_id = b.id
+           AND p.pass = CASE WHEN b.phase = 'backfilling' OR b.heal THEN 'fill' ELSE 'verify' END
+), fin AS (
+    SELECT s.*,
+           CASE WHEN s.phase IN ('finalized', 'aborted') THEN 'idle'
+                WHEN NOT coalesce(s.present, false) THEN 'failed'
+                WHEN s.failed THEN 'failed'
+                WHEN s.copied OR coalesce(s.paused, false) THEN 'paused'
+                WHEN s.work AND s.pids IS NULL THEN 'no_worker'
+                WHEN s.work THEN coalesce(s.w_state, 'running')
+                ELSE 'idle' END AS state_now,
+           CASE WHEN s.phase IN ('ready', 'switched', 'finalized') AND NOT s.heal THEN 100
+                WHEN s.phase = 'aborted' THEN NULL
+                WHEN coalesce(s.blocks_total, 0) = 0 THEN 0
+                ELSE least(100, floor(1000.0 * s.blocks_done / s.blocks_total) / 10) END AS pct
+      FROM st s
+)
+SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
+       f.state_now AS state,
+       CASE f.state_now
+            WHEN 'failed' THEN CASE WHEN NOT coalesce(f.present, false) THEN 'the table was dropped'
+                                    WHEN f.mine THEN f.last_error ELSE 'the error is shown to the owner' END
+            WHEN 'paused' THEN CASE WHEN f.copied THEN 'this database is a restored copy of the one where the migration began' ELSE f.pause_reason END
+            WHEN 'no_worker' THEN 'no background worker is running for it'
+            WHEN 'idle' THEN NULL
+            ELSE f.w_reason END AS state_reason,
+       CASE f.state_now WHEN 'failed' THEN f.last_error_at WHEN 'paused' THEN f.pause_since WHEN 'idle' THEN f.phase_since ELSE f.w_since END AS state_since,
+       CASE WHEN f.phase IN ('switched', 'finalized') THEN 'new' ELSE 'old' END AS authority,
+       f.pct AS percent_done,
+       CASE WHEN f.pct IS NOT NULL THEN '[' || repeat('#', (f.pct / 5)::integer) || repeat('.', 20 - (f.pct / 5)::integer) || ']' END AS bar,
+       CASE WHEN f.work AND f.pids IS NOT NULL THEN round(coalesce(f.rate, 0)::numeric, 1) END AS rows_per_second,
+       CASE WHEN f.work AND f.blocks_done > 0 AND f.last_batch_at > f.pass_started
+            THEN justify_interval(date_trunc('second', (f.last_batch_at - f.pass_started) * ((f.blocks_total - f.blocks_done)::float8 / f.blocks_done))) END AS time_left,
+       CASE WHEN f.phase = 'backfilling' OR f.heal
+            THEN greatest(f.skipped, (f.rows_estimated * (1 - f.blocks_done::float8 / greatest(f.blocks_total, 1)))::bigint) ELSE 0 END AS pending_rows,
+       f.open_drift - f.open_unconvertible AS drifted,
+       f.open_unconvertible AS unconvertible,
+       CASE WHEN f.verified THEN f.verified_at END AS verified_at,
+       f.phase = 'switched' AND f.two_way AND f.open_drift = 0 AND NOT f.heal AND coalesce(f.verified, false) AS rollback_possible,
+       CASE WHEN f.phase IN ('finalized', 'aborted') THEN 'the migration has ended'
+            WHEN NOT f.two_way AND f.phase <> 'switched' THEN 'one way: after the switch there is no way back for what the new side writes'
+            WHEN NOT f.two_way THEN 'one way: nothing written to the new side reaches the old one'
+            WHEN f.open_drift > 0 THEN 'rows differ: see dw_drift'
+            WHEN f.phase = 'switched' AND (f.heal OR NOT coalesce(f.verified, false)) THEN 'not verified since a hole in the mirror'
+            WHEN f.lossy OR f.verified_lossy > 0 THEN 'dw_rollback loses nothing, but the new side holds values that the old side cannot: dw_abort would lose them'
+            WHEN f.phase = 'switched' THEN 'one call: dw_rollback'
+            ELSE 'nothing has been switched' END AS rollback_note,
+       CASE WHEN f.mine THEN
+            (SELECT coalesce(array_agg(format('pid %s (%s): %s', a.pid, coalesce(a.state, a.backend_type), left(regexp_replace(a.query, '\s+', ' ', 'g'), 100)) ORDER BY a.pid), '{}')
+               FROM pg_catalog.pg_stat_activity a
+              WHERE a.pid = ANY (coalesce(f.blocked_by, '{}') ||
+                    coalesce((SELECT array_agg(x) FROM unnest(f.pids) q, unnest(pg_catalog.pg_blocking_pids(q)) x), '{}'))
+                AND f.pids IS NOT NULL AND f.work)
+            ELSE '{}' END AS blockers,
+       CASE WHEN f.mine THEN f.last_error WHEN f.last_error IS NOT NULL THEN 'shown to the owner' END AS last_error,
+       f.last_error_at,
+       coalesce(f.pids, '{}') AS worker_pids,
+       greatest(f.heartbeat_at, f.last_batch_at) AS heartbeat_at,
+       (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+           AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_old_written' WHERE b.migration_id = f.id) AS old_side_written_at,
+       (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+           AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_new_written' WHERE b.migration_id = f.id) AS new_side_written_at,
+       CASE WHEN f.phase IN ('finalized', 'aborted') THEN '-- nothing: the migration has ended'
+            WHEN NOT coalesce(f.present, false) THEN format('SELECT dw_abort(%L); -- the table was dropped', f.name)
+            WHEN f.failed AND f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- mend these rows (or CALL dw_reconcile), then dw_resume', f.name)
+            WHEN f.failed THEN format('SELECT dw_resume(%L); -- once what last_error says is mended', f.name)
+            WHEN f.state_now = 'paused' THEN format('SELECT dw_resume(%L); -- it is paused', f.name)
+            WHEN f.state_now = 'no_worker' THEN 'SELECT dw_ensure_workers(); -- no background worker is running for it'
+            WHEN f.phase IN ('backfilling', 'building', 'verifying') THEN format('CALL dw_wait(%L); -- the worker is at work', f.name)
+            WHEN f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- these rows differ: mend them, then dw_verify', f.name)
+            WHEN f.heal OR f.two_way AND NOT coalesce(f.verified, false) THEN format('SELECT * FROM dw_verify(%L); -- not verified since the last change of the mirror', f.name)
+            WHEN f.phase = 'ready' THEN format('SELECT dw_switch(%L); -- once every application version that is running can use the new side', f.name)
+            WHEN f.two_way AND f.verified_at < f.phase_since THEN format('SELECT * FROM dw_verify(%L); -- dw_finalize needs a verification made after the switch', f.name)
+            ELSE format('SELECT dw_finalize(%L); -- once no application version uses the old side; until then dw_rollback is the way back', f.name) END AS next_step,
+       f.started_at, f.finished_at
+  FROM fin f;
+COMMENT ON VIEW dw_status IS 'one row a migration: where it is, why, and what to do next';
+GRANT SELECT ON dw_status TO PUBLIC;
+
+CREATE VIEW dw_drift WITH (security_barrier) AS
+SELECT m.name AS migration, b.relation, d.row_ctid, d.key, d.old_values, d.new_values, d.reason, d.sqlstate, d.message, d.found_at, d.repaired_at
+  FROM dualwrite.drift d
+  JOIN dualwrite.member b ON b.id = d.member_id
+  JOIN dualwrite.migration m ON m.id = b.migration_id
+ WHERE pg_catalog.pg_has_role(m.owner, 'USAGE');
+COMMENT ON VIEW dw_drift IS 'rows found or recorded as not consistent, for the owner of the migration; repaired_at tells when a row was seen consistent again';
+GRANT SELECT ON dw_drift TO PUBLIC;
+
+CREATE VIEW dw_events AS
+SELECT e.at, e.migration, e.event, e.phase_from, e.phase_to, e.actor, e.application_name, e.pid, e.note, e.detail
+  FROM dualwrite.event e;
+COMMENT ON VIEW dw_events IS 'everything that happened to the migrations, and by whom';
+GRANT SELECT ON dw_events TO PUBLIC;
+
+CREATE VIEW dw_options AS
+SELECT m.name AS migration, o.name, coalesce(m.options ->> o.name, o.fallback) AS setting, o.unit,
+       CASE WHEN m.options ? o.name THEN 'migration' ELSE o.source END AS source, o.changeable, o.description
+  FROM dualwrite.migration m CROSS JOIN dualwrite.known_options() o
+ WHERE m.phase NOT IN ('finalized', 'aborted');
+COMMENT ON VIEW dw_options IS 'the options of each unfinished migration, with their settings and where these come from';
+GRANT SELECT ON dw_options TO PUBLIC;

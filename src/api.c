@@ -1,0 +1,644 @@
+/*
+ * api.c
+ *		The verbs that drive a migration: pause, resume, set, switch, rollback,
+ *		finalize, abort, side, require.
+ *
+ * Each checks arguments and rights and then does one transition.  Order of
+ * locks everywhere: the name, then the tables, then rows of the extension.
+ * dw_pause and mirror off take no lock that anybody holds for long.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "api.h"
+#include "attach.h"
+#include "carry.h"
+#include "compat.h"
+#include "migration.h"
+#include "options.h"
+#include "run.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(dw_pause);
+PG_FUNCTION_INFO_V1(dw_resume);
+PG_FUNCTION_INFO_V1(dw_set);
+PG_FUNCTION_INFO_V1(dw_switch);
+PG_FUNCTION_INFO_V1(dw_rollback);
+PG_FUNCTION_INFO_V1(dw_finalize);
+PG_FUNCTION_INFO_V1(dw_abort);
+PG_FUNCTION_INFO_V1(dw_side);
+PG_FUNCTION_INFO_V1(dw_require);
+PG_FUNCTION_INFO_V1(dw_not_supported);
+PG_FUNCTION_INFO_V1(dw_home_sql);
+
+/* ---- what verbs share ---- */
+
+void
+dw_check_writable(const char *verb)
+{
+	PreventCommandIfReadOnly(verb);
+	PreventCommandIfParallelMode(verb);
+	PreventCommandDuringRecovery(verb);
+}
+
+void
+dw_check_owner(const DwMigration *m)
+{
+	bool		any = false;
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		char	   *name = get_rel_name(b->relid);
+
+		if (name == NULL)
+			continue;
+		any = true;
+		if (!object_ownercheck(RelationRelationId, b->relid, GetUserId()))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("must be owner of table \"%s\" to drive migration \"%s\"", name, m->name),
+					 errdetail("The table is owned by role \"%s\".",
+							   GetUserNameFromId(m->owner, true) ? GetUserNameFromId(m->owner, true) : "?"),
+					 errhint("SET ROLE to the owner, or ask it.")));
+	}
+	if (!any && !has_privs_of_role(GetUserId(), m->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of migration \"%s\"", m->name),
+				 errdetail("It was begun by the owner of a table that is gone."),
+				 errhint("SET ROLE to the owner, or ask it.")));
+}
+
+void
+dw_check_active(const DwMigration *m)
+{
+	if (m->phase >= DW_FINALIZED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" is %s", m->name, dw_enum_name(dw_phase_names, m->phase)),
+				 errdetail("It has ended; its mirror is gone."),
+				 errhint("dw_events tells when and by whom.")));
+}
+
+DwMigration *
+dw_verb_begin(const char *verb, const char *name)
+{
+	DwMigration *m;
+
+	dw_check_writable(verb);
+	dw_check_owner(dw_migration_find(name, false));
+	dw_lock_name(name);
+	m = dw_migration_find(name, false);
+	dw_check_owner(m);
+	return m;
+}
+
+void
+dw_lock_tables(DwMigration *m, LOCKMODE mode)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (get_rel_name(b->relid))
+			dw_lock_relation(b->relid, mode);
+	}
+	/* whatever was known before the lock may be out of date */
+	*m = *dw_migration_get(m->id);
+}
+
+void
+dw_launch_if_due(int migration_id)
+{
+	DwMigration *m = dw_migration_get(migration_id);
+
+	if (dw_work_due(m, NULL) == DW_WORK_NONE || dw_worker_running(m->id) || dw_worker_launch(m->id))
+		return;
+	ereport(NOTICE,
+			(errmsg("no background worker slot is free for migration \"%s\"", m->name),
+			 errdetail("The mirror is on; the backfill begins when a worker of another migration is through."),
+			 errhint("Raise pg_dualwrite.max_workers or max_worker_processes, and run SELECT dw_ensure_workers().")));
+}
+
+static text *
+result(const char *fmt,...) pg_attribute_printf(1, 2);
+
+static text *
+result(const char *fmt,...)
+{
+	char		buf[1024];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(buf, sizeof(buf), fmt, args);
+	va_end(args);
+	return cstring_to_text(buf);
+}
+
+static char *
+name_arg(FunctionCallInfo fcinfo, const char *verb)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s needs the name of a migration", verb),
+				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
+	return text_to_cstring(PG_GETARG_TEXT_PP(0));
+}
+
+static void
+locks_last(const char *mode)
+{
+	if (IsTransactionBlock())
+		ereport(NOTICE,
+				(errmsg("the lock (%s) lasts until the end of this transaction", mode)));
+}
+
+/* ---- pause, resume, set ---- */
+
+Datum
+dw_pause(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo, "dw_pause");
+	DwMigration *m;
+
+	dw_check_writable("dw_pause()");
+	m = dw_migration_find(name, false);
+	dw_check_owner(m);
+	dw_check_active(m);
+	if (m->paused)
+		PG_RETURN_TEXT_P(result("migration \"%s\" is paused already", m->name));
+	dw_control_set(m->id, true, PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	dw_event(m->id, m->name, "pause", -1, -1, PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_TEXT_P(result("migration \"%s\" is paused; its mirror stays on", m->name));
+}
+
+/* A restored copy becomes a migration of this database: what a dump can't carry is made anew. */
+static void
+adopt(DwMigration *m)
+{
+	ListCell   *lc;
+
+	dw_lock_tables(m, ShareRowExclusiveLock);
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		Relation	rel = table_open(b->relid, NoLock);
+
+		dw_attach_dependencies(b->id, b->relid);
+		(void) dw_attach_triggers(b->id, b->relid);
+		/* no snapshot rule: rows are told apart by what is in them */
+		dw_member_set_begin(b->id, NULL, NULL, false, dw_relfilenode(rel));
+		table_close(rel, NoLock);
+	}
+	dw_migration_adopt(m);
+	dw_event(m->id, m->name, "adopted", -1, -1, "restored copy");
+	CommandCounterIncrement();
+}
+
+Datum
+dw_resume(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo, "dw_resume");
+	DwMigration *m = dw_verb_begin("dw_resume()", name);
+	bool		idle = !m->paused && !m->failed && !m->copied;
+	ListCell   *lc;
+
+	dw_check_active(m);
+	if (m->copied)
+		adopt(m);
+	else if (!idle)
+	{
+		/* triggers that were dropped, disabled or overtaken are mended on the way */
+		dw_lock_tables(m, ShareRowExclusiveLock);
+		foreach(lc, m->members)
+		{
+			DwMember   *b = lfirst(lc);
+
+			if (get_rel_name(b->relid) && dw_attach_triggers(b->id, b->relid))
+			{
+				dw_migration_open_hole(m, false);
+				dw_event(m->id, m->name, "mirror mended", -1, -1, "its triggers were missing, disabled or no longer first and last");
+			}
+		}
+	}
+	dw_control_set(m->id, false, NULL);
+	dw_migration_set_failed(m->id, false, NULL);
+	if (!idle)
+		dw_event(m->id, m->name, "resume", -1, -1, NULL);
+	CommandCounterIncrement();
+	dw_work_now(m);
+	dw_launch_if_due(m->id);
+	PG_RETURN_TEXT_P(idle ? result("migration \"%s\" was not paused", m->name)
+					 : result("migration \"%s\" goes on, phase %s", m->name, dw_enum_name(dw_phase_names, m->phase)));
+}
+
+/*
+ * Back to both ways: rows written meanwhile went past the mirror, so they are
+ * looked for, under a barrier that makes sure there are no more of them.
+ */
+static void
+close_hole(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		Relation	rel = table_open(b->relid, NoLock);
+
+		(void) dw_attach_triggers(b->id, b->relid);
+		dw_member_set_begin(b->id, NULL, NULL, false, dw_relfilenode(rel));
+		dw_skipped_clear(b->id);
+		table_close(rel, NoLock);
+	}
+	dw_progress_forget(m, "fill");
+	dw_progress_forget(m, "verify");
+	dw_member_set_filling(m, true);
+	dw_migration_open_hole(m, true);
+	if (m->phase == DW_BUILDING || m->phase == DW_VERIFYING || m->phase == DW_READY)
+		dw_transition(m, "hole", "the mirror was not on both ways");
+	else
+		dw_event(m->id, m->name, "hole", -1, -1, "the mirror was not on both ways");
+}
+
+Datum
+dw_set(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo, "dw_set");
+	DwMigration *m;
+	DwOptions	o;
+	DwOptions	was;
+	Jsonb	   *changes;
+	Jsonb	   *merged;
+	bool		brake;
+	bool		barrier;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("dw_set needs options"),
+				 errhint("For example '{\"conflict\": \"authority\"}'.")));
+	changes = PG_GETARG_JSONB_P(1);
+	dw_options_read(changes, &o);
+	dw_check_writable("dw_set()");
+	m = dw_migration_find(name, false);
+	dw_check_owner(m);
+	dw_check_active(m);
+	merged = dw_options_merge(m->options, changes);
+	dw_options_read(merged, &o);
+
+	/* the emergency brake waits for nobody */
+	brake = o.mirror == DW_MIRROR_OFF && m->mirror != DW_MIRROR_OFF;
+	if (!brake)
+	{
+		m = dw_verb_begin("dw_set()", name);
+		dw_check_active(m);
+		merged = dw_options_merge(m->options, changes);
+		dw_options_read(merged, &o);
+	}
+	dw_options_read(m->options, &was);
+	if (o.subscribers_ready != was.subscribers_ready)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"subscribers_ready\" can only be given to dw_begin"),
+				 errdetail("The column has been added already."),
+				 errhint("Leave it out.")));
+	barrier = !brake && (o.mirror != m->mirror || o.conflict != m->conflict || o.on_error != m->on_error);
+	if (barrier)
+	{
+		dw_lock_tables(m, ShareRowExclusiveLock);
+		locks_last("SHARE ROW EXCLUSIVE");
+	}
+	dw_migration_set_options(m, merged, o.mirror, o.conflict, o.on_error);
+	dw_event(m->id, m->name, "set", -1, -1, DatumGetCString(DirectFunctionCall1(jsonb_out, JsonbPGetDatum(changes))));
+	CommandCounterIncrement();
+	if (o.mirror != m->mirror)
+	{
+		if (o.mirror == DW_MIRROR_BOTH)
+			close_hole(m);
+		else
+			dw_migration_open_hole(m, false);
+		CommandCounterIncrement();
+	}
+	if (!brake)
+	{
+		dw_work_now(m);
+		dw_launch_if_due(m->id);
+	}
+	PG_RETURN_TEXT_P(result("options of migration \"%s\" are set", m->name));
+}
+
+/* ---- switch and rollback ---- */
+
+/*
+ * What keeps authority from moving, other than the phase.  Called under the
+ * lock that has drained the writers, with a fresh look at everything.
+ */
+static void
+check_may_flip(DwMigration *m, const char *verb)
+{
+	const char *missing = NULL;
+	const char *hint = "SELECT * FROM dw_verify(%s), then repeat the call.";
+
+	if (m->copied)
+	{
+		missing = "it is a restored copy that has not been adopted";
+		hint = "SELECT dw_resume(%s).";
+	}
+	else if (m->mirror != DW_MIRROR_BOTH)
+	{
+		missing = "the mirror is not on both ways, so writes may have made the sides part";
+		hint = "SELECT dw_set(%s, '{\"mirror\": \"both\"}'), and wait until it is verified.";
+	}
+	else if (m->heal)
+	{
+		missing = "rows written while the mirror was not on are still being looked for";
+		hint = "CALL dw_wait(%s).";
+	}
+	else if (m->open_drift > 0)
+	{
+		missing = psprintf(INT64_FORMAT " rows are recorded as not consistent", m->open_drift);
+		hint = "Mend the rows that dw_drift shows (or CALL dw_reconcile(%1$s)), then SELECT * FROM dw_verify(%1$s).";
+	}
+	else if (!m->verified)
+		missing = "it has not been verified since a hole was opened in the mirror";
+	else if (strcmp(m->verified_marks, dw_migration_marks(m)) != 0)
+		missing = "its triggers or rules, or functions that these use, or triggers that fire after the mirror, have changed since it was verified";
+	if (missing == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("migration \"%s\" can't be %s: %s", m->name, verb, missing),
+			 errdetail("Phase %s, authority %s.", dw_enum_name(dw_phase_names, m->phase), dw_side_name(DW_AUTHORITY(m->phase))),
+			 errhint(hint, quote_literal_cstr(m->name))));
+}
+
+static void
+wrong_phase(DwMigration *m, const char *verb, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("migration \"%s\" can't be %s: it is %s", m->name, verb, dw_enum_name(dw_phase_names, m->phase)),
+			 m->failed && m->last_error ? errdetail("It failed: %s.", m->last_error)
+			 : errdetail("Authority is with the %s side.", dw_side_name(DW_AUTHORITY(m->phase))),
+			 errhint(hint, quote_literal_cstr(m->name))));
+}
+
+Datum
+dw_switch(PG_FUNCTION_ARGS)
+{
+	DwMigration *m = dw_verb_begin("dw_switch()", name_arg(fcinfo, "dw_switch"));
+
+	if (m->phase == DW_SWITCHED)
+		PG_RETURN_TEXT_P(result("migration \"%s\" is switched already", m->name));
+	if (m->phase >= DW_FINALIZED)
+		dw_check_active(m);
+	if (m->phase != DW_READY)
+		wrong_phase(m, "switched", "CALL dw_wait(%s), then repeat the call.");
+	dw_lock_tables(m, ShareRowExclusiveLock);
+	dw_work_now(m);
+	if (m->phase != DW_READY)
+		wrong_phase(m, "switched", "CALL dw_wait(%s), then repeat the call.");
+	check_may_flip(m, "switched");
+	dw_transition(m, "switch", NULL);
+	locks_last("SHARE ROW EXCLUSIVE");
+	dw_work_now(m);
+	dw_launch_if_due(m->id);
+	PG_RETURN_TEXT_P(result("migration \"%s\" is switched: the new side is in authority, the old side is kept in sync%s", m->name,
+							m->two_way ? "" : " as far as it is written itself (one way)"));
+}
+
+Datum
+dw_rollback(PG_FUNCTION_ARGS)
+{
+	DwMigration *m = dw_verb_begin("dw_rollback()", name_arg(fcinfo, "dw_rollback"));
+
+	if (m->phase < DW_SWITCHED)
+		PG_RETURN_TEXT_P(result("migration \"%s\" is not switched: the old side is in authority", m->name));
+	dw_check_active(m);
+	dw_lock_tables(m, ShareRowExclusiveLock);
+	dw_work_now(m);
+	if (m->phase != DW_SWITCHED)
+		wrong_phase(m, "rolled back", "Look at dw_status, migration %s.");
+	if (!m->two_way && m->lossy)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be rolled back: it is one way, and the new side has been written", m->name),
+				 errdetail("The old side doesn't have what was written to the new one since the switch."),
+				 errhint("Write the old side from the new one, then SELECT dw_abort(%s, accept_loss => true); or go on with dw_finalize.",
+						 quote_literal_cstr(m->name))));
+	check_may_flip(m, "rolled back");
+	dw_transition(m, "rollback", NULL);
+	locks_last("SHARE ROW EXCLUSIVE");
+	PG_RETURN_TEXT_P(result("migration \"%s\" is rolled back: the old side is in authority, nothing was dropped", m->name));
+}
+
+/* ---- the two ends ---- */
+
+static void
+detach_members(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		dw_detach(b->id, b->relid);
+	}
+	CommandCounterIncrement();
+}
+
+Datum
+dw_finalize(PG_FUNCTION_ARGS)
+{
+	DwMigration *m = dw_verb_begin("dw_finalize()", name_arg(fcinfo, "dw_finalize"));
+	bool		drop_old = PG_ARGISNULL(1) ? true : PG_GETARG_BOOL(1);
+	ListCell   *lc;
+	ListCell   *lc2;
+	List	   *columns = NIL;
+
+	if (m->phase == DW_FINALIZED)
+		PG_RETURN_TEXT_P(result("migration \"%s\" is finalized already", m->name));
+	if (m->phase != DW_SWITCHED)
+		wrong_phase(m, "finalized", "SELECT dw_switch(%s) comes first.");
+	dw_lock_tables(m, AccessExclusiveLock);
+	dw_work_now(m);
+	if (m->phase != DW_SWITCHED)
+		wrong_phase(m, "finalized", "Look at dw_status, migration %s.");
+	check_may_flip(m, "finalized");
+	if (m->two_way && !m->verified_since_phase)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be finalized: it has not been verified since the switch", m->name),
+				 errdetail("The last verification is older than the switch."),
+				 errhint("SELECT * FROM dw_verify(%s), then repeat the call.", quote_literal_cstr(m->name))));
+
+	/* named before the functions that know them go */
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		DwSideColumns *sides = dw_side_columns(b->id);
+
+		columns = lappend(columns, sides);
+		if (drop_old)
+			dw_check_counterparts(m, b->relid, sides);
+	}
+	detach_members(m);
+	forboth(lc, m->members, lc2, columns)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (drop_old)
+			dw_drop_columns(b->relid, ((DwSideColumns *) lfirst(lc2))->names[DW_OLD]);
+	}
+	dw_transition(m, "finalize", drop_old ? "the old side was dropped" : "the old side was kept");
+	PG_RETURN_TEXT_P(result("migration \"%s\" is finalized: the mirror is gone, the old side %s", m->name,
+							drop_old ? "was dropped" : "was kept and is no longer in sync"));
+}
+
+/*
+ * Refuses where the new side holds what the old can't.  The mirror notes the
+ * first such write, so where it noted none, and there was no hole, there is
+ * none, and nothing has to be scanned.  The scan runs before the lock is taken.
+ */
+static void
+check_loss(DwMigration *m)
+{
+	StringInfoData keys;
+	DwTotals	t;
+
+	if (m->phase == DW_BACKFILLING && !m->lossy && m->open_drift == 0 && m->mirror == DW_MIRROR_BOTH && !m->heal)
+		return;
+	if (m->verified && !m->lossy && m->verified_lossy == 0 && m->open_drift == 0 && !m->heal)
+		return;
+	initStringInfo(&keys);
+	dw_check_now(m, 1, false, &t, &keys);
+	if (t.losses == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("migration \"%s\" can't be aborted without loss: in " INT64_FORMAT " of " INT64_FORMAT
+					" rows the new side holds what the old side can't", m->name, t.losses, t.rows),
+			 errdetail("Among them: %s.", keys.data),
+			 errhint("SELECT dw_abort(%s, accept_loss => true) gives these values up.", quote_literal_cstr(m->name))));
+}
+
+Datum
+dw_abort(PG_FUNCTION_ARGS)
+{
+	DwMigration *m = dw_verb_begin("dw_abort()", name_arg(fcinfo, "dw_abort"));
+	bool		accept_loss = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	bool		lossy = m->lossy;
+	int64		drift = m->open_drift;
+	bool		present = true;
+	ListCell   *lc;
+	ListCell   *lc2;
+	List	   *columns = NIL;
+
+	if (m->phase == DW_ABORTED)
+		PG_RETURN_TEXT_P(result("migration \"%s\" is aborted already", m->name));
+	dw_check_active(m);
+	foreach(lc, m->members)
+		present &= get_rel_name(((DwMember *) lfirst(lc))->relid) != NULL;
+	if (present && !accept_loss)
+		check_loss(m);
+	if (present)
+		dw_lock_tables(m, AccessExclusiveLock);
+	if (!accept_loss && present && (m->lossy != lossy || m->open_drift > drift))
+		check_loss(m);
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		columns = lappend(columns, get_rel_name(b->relid) && b->ncreated > 0 ? dw_side_columns(b->id) : NULL);
+	}
+	detach_members(m);
+	forboth(lc, m->members, lc2, columns)
+	{
+		DwMember   *b = lfirst(lc);
+		DwSideColumns *sides = lfirst(lc2);
+
+		if (sides)
+			dw_drop_columns(b->relid, dw_created_columns(b, sides));
+	}
+	dw_migration_set_failed(m->id, false, NULL);
+	dw_transition(m, "abort", accept_loss ? "losses accepted" : present ? NULL : "the table was dropped");
+	PG_RETURN_TEXT_P(result("migration \"%s\" is aborted: the mirror and the columns that it created are gone", m->name));
+}
+
+/* ---- asking ---- */
+
+Datum
+dw_side(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo, "dw_side");
+	int			phase = dw_migration_phase(name);
+
+	if (phase < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("migration \"%s\" does not exist", name),
+				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
+	if (dw_session_side != DW_SESSION_AUTO)
+		PG_RETURN_TEXT_P(cstring_to_text(dw_session_side == DW_SESSION_OLD ? "old" : "new"));
+	PG_RETURN_TEXT_P(cstring_to_text(dw_side_name(DW_AUTHORITY(phase))));
+}
+
+Datum
+dw_require(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo, "dw_require");
+	char	   *phase = PG_ARGISNULL(1) ? "ready" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	int			want = dw_enum_value(dw_phase_names, phase);
+	DwMigration *m;
+
+	if (want < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown phase \"%s\"", phase),
+				 errhint("Phases are backfilling, building, verifying, ready, switched, finalized, aborted.")));
+	m = dw_migration_find(name, false);
+	if ((int) m->phase < want || (m->phase == DW_ABORTED && want != DW_ABORTED))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" is %s, not yet %s", m->name, dw_enum_name(dw_phase_names, m->phase), phase),
+				 m->failed && m->last_error ? errdetail("It failed: %s.", m->last_error) : 0,
+				 errhint("CALL dw_wait(%s, %s) waits for it.", quote_literal_cstr(m->name), quote_literal_cstr(phase))));
+	PG_RETURN_TEXT_P(result("migration \"%s\" is %s", m->name, dw_enum_name(dw_phase_names, m->phase)));
+}
+
+Datum
+dw_not_supported(PG_FUNCTION_ARGS)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s is not supported by this version of pg_dualwrite", get_func_name(fcinfo->flinfo->fn_oid)),
+			 errdetail("It is part of the design and comes with a later release."),
+			 errhint("Columns are migrated by dw_begin and dw_begin_mapping.")));
+	PG_RETURN_NULL();
+}
+
+Datum
+dw_home_sql(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(dw_home()));
+}

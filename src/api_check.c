@@ -1,0 +1,406 @@
+/*
+ * api_check.c
+ *		The verbs that look at data or wait: verify, reconcile, wait,
+ *		ensure_workers.
+ *
+ * dw_verify is a function: one transaction, one snapshot.  dw_reconcile and
+ * dw_wait are procedures: they commit as they go, so they can't run inside a
+ * transaction block, and between two steps hold neither lock nor snapshot.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "portability/instr_time.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "api.h"
+#include "batch.h"
+#include "compat.h"
+#include "migration.h"
+#include "run.h"
+#include "verify.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(dw_verify);
+PG_FUNCTION_INFO_V1(dw_reconcile);
+PG_FUNCTION_INFO_V1(dw_wait);
+PG_FUNCTION_INFO_V1(dw_ensure_workers);
+
+static char *
+name_arg(FunctionCallInfo fcinfo, const char *verb)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s needs the name of a migration", verb),
+				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
+	return text_to_cstring(PG_GETARG_TEXT_PP(0));
+}
+
+static double
+seconds_since(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_DOUBLE(now);
+}
+
+Datum
+dw_verify(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo, "dw_verify");
+	double		sample = PG_ARGISNULL(1) ? 1.0 : PG_GETARG_FLOAT8(1);
+	DwMigration *m;
+	TupleDesc	desc;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+	instr_time	start;
+	char	   *marks;
+	char	   *snapshot;
+	DwTotals	t;
+	bool		whole;
+
+	if (!(sample > 0 && sample <= 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("sample must be above 0 and at most 1"),
+				 errdetail("It is the fraction of the table's blocks to look at."),
+				 errhint("1 looks at all of them; only that counts as a verification.")));
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	m = dw_verb_begin("dw_verify()", name);
+	dw_check_active(m);
+	INSTR_TIME_SET_CURRENT(start);
+	/* before ready, rows that aren't filled yet differ: they are counted, not recorded */
+	whole = sample >= 1 && m->phase != DW_BACKFILLING && !m->heal && m->mirror == DW_MIRROR_BOTH && !m->copied;
+	marks = dw_migration_marks(m);
+	snapshot = dw_current_snapshot();
+	dw_check_now(m, sample, m->phase != DW_BACKFILLING && !m->heal, &t, NULL);
+	if (whole)
+	{
+		(void) dw_verification_end(m, m->epoch, marks, snapshot, &t);
+		dw_progress_forget(m, "verify");
+	}
+	values[0] = Int64GetDatum(t.rows);
+	values[1] = Int64GetDatum(t.drifted - t.unconvertible);
+	values[2] = Int64GetDatum(t.unconvertible);
+	values[3] = Float8GetDatum(seconds_since(start));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* ---- procedures ---- */
+
+static void
+check_not_atomic(FunctionCallInfo fcinfo, const char *verb, const char *why)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+
+	if (call == NULL || !IsA(call, CallContext) || call->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("CALL %s cannot run inside a transaction block", verb),
+				 errdetail("%s", why),
+				 errhint("Call it on its own, with autocommit.")));
+}
+
+/* Ends a step; memory of the step goes, unless kept in keep. */
+static void
+commit_step(void)
+{
+	SPI_commit();
+}
+
+/* One row that differs: repaired, unless that can't be. */
+typedef struct Reconcile
+{
+	int64		rows;
+	int64		drifted;
+	int64		unconvertible;
+	int64		lossy;
+	int64		repaired;
+	int64		left;
+} Reconcile;
+
+/* One chunk of one member, in the current transaction.  Returns the block to go on with. */
+static BlockNumber
+reconcile_chunk(DwMigration *m, DwMember *b, BlockNumber from, bool repair, Reconcile *r, Oid *relfilenode, bool *end)
+{
+	Relation	rel = table_open(b->relid, repair ? RowExclusiveLock : AccessShareLock);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber to = Min(from + DW_CHUNK_BLOCKS / 8, nblocks);
+	DwCheck		check = {.record = true};
+	DwSide		authority = DW_AUTHORITY(m->phase);
+	DwRun		run;
+	DwRule	   *rule;
+
+	if (*relfilenode != InvalidOid && *relfilenode != dw_relfilenode(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" was rewritten meanwhile", RelationGetRelationName(rel)),
+				 errdetail("Positions of rows mean nothing any more."),
+				 errhint("Call dw_reconcile again.")));
+	*relfilenode = dw_relfilenode(rel);
+	check.max_tids = 100000;
+	check.tids = palloc(sizeof(ItemPointerData) * check.max_tids);
+	dw_run_begin(&run, rel->rd_rel->relowner);
+	PushActiveSnapshot(GetLatestSnapshot());
+	rule = dw_rule_open(b->id, rel);
+	dw_check_blocks(rule, rel, GetActiveSnapshot(), from, to, &check);
+	for (int i = 0; repair && i < check.ntids; i++)
+	{
+		ItemPointerData tid = check.tids[i];
+		DwRepair	result;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!rule->side[DW_OTHER(authority)].derivable)
+			break;
+		result = dw_repair_row(rule, rel, &tid, authority);
+		if (result == DW_REPAIRED || result == DW_REPAIR_NOT_NEEDED)
+		{
+			dw_drift_repaired(b->id, &tid);
+			r->repaired++;
+			check.drifted--;
+		}
+	}
+	PopActiveSnapshot();
+	dw_run_end(&run);
+	r->rows += check.rows;
+	r->drifted += check.drifted;
+	r->unconvertible += Min(check.unconvertible, check.drifted);
+	r->lossy += check.lossy;
+	*end = to >= nblocks;
+	table_close(rel, NoLock);
+	return to;
+}
+
+/* Waits until writers that may not know that a pass is under way have ended. */
+static void
+wait_for_writers(DwMigration *m, MemoryContext keep)
+{
+	List	   *writers;
+	MemoryContext old;
+
+	dw_migration_set_checking(m, true);
+	commit_step();
+	old = MemoryContextSwitchTo(keep);
+	writers = dw_writers_now(m);
+	MemoryContextSwitchTo(old);
+	while (!dw_writers_gone(writers))
+	{
+		commit_step();
+		dw_sleep(50);
+	}
+}
+
+Datum
+dw_reconcile(PG_FUNCTION_ARGS)
+{
+	MemoryContext keep = CurrentMemoryContext;
+	char	   *name = name_arg(fcinfo, "dw_reconcile");
+	bool		repair = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
+	DwMigration *m;
+	Reconcile	r = {0};
+	DwTotals	t;
+	char	   *marks;
+	char	   *snapshot;
+	ListCell   *lc;
+	DwVerdict	verdict = DW_DRIFT;
+	MemoryContext old;
+
+	check_not_atomic(fcinfo, "dw_reconcile", "It commits after each chunk, so that it never holds locks or a snapshot for long.");
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	old = MemoryContextSwitchTo(keep);
+	dw_check_writable("dw_reconcile()");
+	m = dw_migration_find(name, false);
+	dw_check_owner(m);
+	dw_check_active(m);
+	if (m->phase == DW_BACKFILLING || m->heal || m->copied)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be reconciled before it is filled", m->name),
+				 errdetail("It is %s.", dw_enum_name(dw_phase_names, m->phase)),
+				 errhint("CALL dw_wait(%s, 'verifying').", quote_literal_cstr(m->name))));
+	wait_for_writers(m, keep);
+	MemoryContextSwitchTo(keep);
+	m = dw_migration_get(m->id);
+	marks = dw_migration_marks(m);
+	snapshot = dw_current_snapshot();
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		BlockNumber block = 0;
+		Oid			relfilenode = InvalidOid;
+		bool		end = false;
+
+		while (!end)
+		{
+			DwMigration *now;
+
+			commit_step();
+			CHECK_FOR_INTERRUPTS();
+			/* authority and rules must be those of this chunk: the writers' lock keeps them */
+			now = dw_migration_get(m->id);
+			if (now == NULL || now->phase != m->phase || now->epoch != m->epoch)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("migration \"%s\" was changed meanwhile", m->name),
+						 errhint("Call dw_reconcile again.")));
+			block = reconcile_chunk(now, b, block, repair, &r, &relfilenode, &end);
+		}
+	}
+	MemoryContextSwitchTo(keep);
+	t.rows = r.rows;
+	t.drifted = r.drifted;
+	t.unconvertible = r.unconvertible;
+	t.lossy = r.lossy;
+	if (r.repaired > 0)
+		dw_event(m->id, m->name, "repaired", -1, -1, psprintf(INT64_FORMAT " rows, from the %s side", r.repaired, dw_side_name(DW_AUTHORITY(m->phase))));
+	if (m->mirror == DW_MIRROR_BOTH)
+		verdict = dw_verification_end(m, m->epoch, marks, snapshot, &t);
+	else
+		dw_migration_set_checking(m, false);
+	dw_progress_forget(m, "verify");
+	ereport(NOTICE,
+			(errmsg("migration \"%s\": " INT64_FORMAT " rows checked, " INT64_FORMAT " repaired, " INT64_FORMAT " still differ%s",
+					m->name, r.rows, r.repaired, r.drifted, verdict == DW_CLEAN ? "; verified" : "")));
+	MemoryContextSwitchTo(old);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* ---- waiting ---- */
+
+/* One look at dw_status, for a message; palloc'd. */
+static char *
+describe_status(const char *name)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	char	   *s = NULL;
+
+	dw_run_begin(&run, dw_own_role());
+	if (DW_SQL("SELECT pg_catalog.format('%s, %s%s%s', m.phase, coalesce(w.state, 'no worker'),"
+			   " CASE WHEN p.blocks_total > 0 THEN pg_catalog.format(', %s %%, %s rows/s', pg_catalog.round(100.0 * p.blocks_done / p.blocks_total, 1), pg_catalog.round(p.rows_per_second)) ELSE '' END,"
+			   " CASE WHEN p.blocks_done > 0 AND p.last_batch_at > p.started_at THEN pg_catalog.format(', %s left',"
+			   "   pg_catalog.date_trunc('second', (p.last_batch_at - p.started_at) * ((p.blocks_total - p.blocks_done)::float8 / p.blocks_done))) ELSE '' END)"
+			   " || coalesce((SELECT '; blocked by pid ' || pg_catalog.string_agg(x::text, ', ') FROM pg_catalog.unnest(w.blocked_by) x), '')"
+			   " FROM dualwrite.migration m LEFT JOIN dualwrite.worker w ON w.migration_id = m.id"
+			   " LEFT JOIN dualwrite.member b ON b.migration_id = m.id AND b.ord = 1"
+			   " LEFT JOIN dualwrite.progress p ON p.member_id = b.id AND p.pass = CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END"
+			   " WHERE m.name = $1 ORDER BY m.id DESC LIMIT 1", DW_TEXT(name)) > 0)
+		s = dw_sql_text(0, 0, cxt);
+	dw_run_end(&run);
+	return s;
+}
+
+/* True if the phase is reached; raises if it never will be. */
+static bool
+reached(DwMigration *m, DwPhase want, const char *phase)
+{
+	if (m->phase == DW_ABORTED && want != DW_ABORTED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" was aborted", m->name),
+				 errdetail("It will not become %s.", phase),
+				 errhint("dw_events tells when and by whom.")));
+	if (m->phase >= want && m->phase != DW_ABORTED)
+		return true;
+	if (m->phase == want)
+		return true;
+	if (m->failed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" failed: %s", m->name, m->last_error ? m->last_error : "unknown error"),
+				 errdetail("It is %s; the mirror stays on.", dw_enum_name(dw_phase_names, m->phase)),
+				 errhint("Mend what it says, then SELECT dw_resume(%s). next_step in dw_status says more.", quote_literal_cstr(m->name))));
+	if (m->copied)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" is paused: this database is a restored copy", m->name),
+				 errdetail("It began in another database."),
+				 errhint("SELECT dw_resume(%s) adopts it here.", quote_literal_cstr(m->name))));
+	return false;
+}
+
+Datum
+dw_wait(PG_FUNCTION_ARGS)
+{
+	MemoryContext keep = CurrentMemoryContext;
+	char	   *name = name_arg(fcinfo, "dw_wait");
+	char	   *phase = PG_ARGISNULL(1) ? "ready" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	int			want = dw_enum_value(dw_phase_names, phase);
+	TimestampTz deadline = 0;
+	TimestampTz told = GetCurrentTimestamp();
+	MemoryContext turn;
+
+	if (want < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown phase \"%s\"", phase),
+				 errhint("Phases are backfilling, building, verifying, ready, switched, finalized, aborted.")));
+	check_not_atomic(fcinfo, "dw_wait", "Waiting with an open transaction would hold back VACUUM and block whoever waits for it.");
+	if (!PG_ARGISNULL(2))
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(2)));
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	turn = AllocSetContextCreate(keep, "dw_wait", ALLOCSET_SMALL_SIZES);
+	for (int i = 0;; i++)
+	{
+		DwMigration *m;
+
+		MemoryContextReset(turn);
+		MemoryContextSwitchTo(turn);
+		m = dw_migration_find(name, false);
+		if (reached(m, (DwPhase) want, phase))
+			break;
+		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("migration \"%s\" did not become %s in time", name, phase),
+					 errdetail("It is %s.", describe_status(name)),
+					 errhint("It goes on in the background; next_step in dw_status says what to do.")));
+		if (TimestampDifferenceExceeds(told, GetCurrentTimestamp(), 10000))
+		{
+			ereport(NOTICE, (errmsg("migration \"%s\": %s%s", name, describe_status(name), m->paused ? " (paused)" : "")));
+			told = GetCurrentTimestamp();
+		}
+		/* every few seconds: a worker may have gone with a restart */
+		if (i % 16 == 0 && !RecoveryInProgress() && dw_work_due(m, NULL) != DW_WORK_NONE && !dw_worker_running(m->id))
+			(void) dw_worker_launch(m->id);
+		commit_step();
+		dw_sleep(i < 10 ? 50 : 250);
+	}
+	MemoryContextSwitchTo(keep);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+Datum
+dw_ensure_workers(PG_FUNCTION_ARGS)
+{
+	int			started;
+	int			refused;
+
+	dw_check_writable("dw_ensure_workers()");
+	started = dw_workers_start(&refused);
+	if (refused > 0 && started == 0 && dw_worker_count() == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker slot is free"),
+				 errdetail("%d %s waiting for one.", refused, refused == 1 ? "migration is" : "migrations are"),
+				 errhint("Raise max_worker_processes (restart) or pg_dualwrite.max_workers, or wait until other workers have ended.")));
+	PG_RETURN_INT32(started);
+}

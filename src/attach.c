@@ -1,0 +1,365 @@
+/*
+ * attach.c
+ *		Attaches a member to its table and detaches it: the only file that
+ *		builds DDL for triggers and rule functions.
+ *
+ * Triggers fire in the order of their names, by strcmp.  The mirror's last one
+ * must come after every other BEFORE ROW trigger, and where there are such
+ * triggers its first one before them; so names are chosen against those that
+ * are there.
+ *
+ * The rule functions belong to the table's owner and are visible to pg_dump.
+ * They depend on the table's row type, which would make DROP TABLE ask for
+ * CASCADE; a second dependency, AUTO on the table, lets them go along with it,
+ * while DROP COLUMN is still refused.
+ *
+ * Commands run as the extension's owner: they need the schema dualwrite.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/snapmgr.h"
+
+#include "attach.h"
+#include "compat.h"
+#include "expr.h"
+#include "run.h"
+
+char *
+dw_table_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+static void
+command(const char *sql)
+{
+	DwRun		run;
+
+	dw_run_begin(&run, dw_own_role());
+	dw_command(sql);
+	dw_run_end(&run);
+}
+
+/* ---- rules ---- */
+
+static void
+make_function(const char *name, Relation rel, const char *type, const char *body)
+{
+	char	   *owner = GetUserNameFromId(rel->rd_rel->relowner, false);
+
+	command(psprintf("CREATE FUNCTION dualwrite.%s(r %s) RETURNS %s LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN %s",
+					 name, dw_table_name(RelationGetRelid(rel)), type, body));
+	command(psprintf("ALTER FUNCTION dualwrite.%s OWNER TO %s", name, quote_identifier(owner)));
+	command(psprintf("GRANT EXECUTE ON FUNCTION dualwrite.%s TO PUBLIC", name));
+}
+
+static void
+make_anchor(int member_id, DwSide side, Relation rel, int n, const DwRuleText *rules)
+{
+	StringInfoData body;
+
+	initStringInfo(&body);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&body, "%sr.%s", i ? ", " : "",
+						 quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), rules[i].attnum - 1)->attname)));
+	make_function(psprintf("m%d_%s", member_id, dw_side_name(side)), rel, "record", psprintf("ROW(%s)", body.data));
+}
+
+static void
+make_rules(int member_id, const char *direction, Relation rel, int n, const DwRuleText *rules)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), rules[i].attnum - 1);
+
+		if (rules[i].body)
+			make_function(psprintf("m%d_%s_%d", member_id, direction, i + 1), rel,
+						  format_type_extended(att->atttypid, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
+						  psprintf("(%s)", rules[i].body));
+	}
+}
+
+void
+dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backward, int nnew, const DwRuleText *forward)
+{
+	char	   *owner = GetUserNameFromId(rel->rd_rel->relowner, false);
+
+	make_anchor(member_id, DW_OLD, rel, nold, backward);
+	make_anchor(member_id, DW_NEW, rel, nnew, forward);
+	make_rules(member_id, "backward", rel, nold, backward);
+	make_rules(member_id, "forward", rel, nnew, forward);
+	for (int s = 0; s < 2; s++)
+	{
+		char	   *name = psprintf("m%d_%s_written", member_id, dw_side_name(s));
+
+		command(psprintf("CREATE SEQUENCE dualwrite.%s", name));
+		command(psprintf("ALTER SEQUENCE dualwrite.%s OWNER TO %s", name, quote_identifier(owner)));
+	}
+	dw_attach_dependencies(member_id, RelationGetRelid(rel));
+}
+
+/* names of the functions (relations: of the sequences) of a member that exist; OIDs in *oids */
+static List *
+member_objects(int member_id, bool relations, List **oids)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *names = NIL;
+	DwRun		run;
+
+	*oids = NIL;
+	dw_run_begin(&run, dw_own_role());
+	if (relations)
+		DW_SQL("SELECT c.relname, c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'dualwrite'::regnamespace AND c.relkind = 'S'"
+			   " AND c.relname ~ ('^m' || $1 || '_') ORDER BY 1", DW_INT4(member_id));
+	else
+		DW_SQL("SELECT p.proname, p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'dualwrite'::regnamespace"
+			   " AND p.proname ~ ('^m' || $1 || '_') ORDER BY 1", DW_INT4(member_id));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *name = dw_sql_text(i, 0, cxt);
+		Oid			oid = atooid(dw_sql_text(i, 1, cxt));
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		names = lappend(names, name);
+		*oids = lappend_oid(*oids, oid);
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	return names;
+}
+
+void
+dw_attach_dependencies(int member_id, Oid relid)
+{
+	ObjectAddress table = {RelationRelationId, relid, 0};
+	List	   *oids;
+	ListCell   *lc;
+
+	for (int relations = 0; relations < 2; relations++)
+	{
+		member_objects(member_id, relations, &oids);
+		foreach(lc, oids)
+		{
+			ObjectAddress object = {relations ? RelationRelationId : ProcedureRelationId, lfirst_oid(lc), 0};
+
+			(void) deleteDependencyRecordsForSpecific(object.classId, object.objectId, DEPENDENCY_AUTO, RelationRelationId, relid);
+			recordDependencyOn(&object, &table, DEPENDENCY_AUTO);
+		}
+	}
+	CommandCounterIncrement();
+}
+
+/* ---- triggers ---- */
+
+/* What the table's triggers are like, as far as one member is concerned. */
+typedef struct TriggerSurvey
+{
+	int			others;			/* BEFORE ROW triggers on INSERT or UPDATE that aren't ours */
+	char		lowest[NAMEDATALEN];	/* of their names */
+	char		highest[NAMEDATALEN];
+	char		first[NAMEDATALEN]; /* ours, by name; empty: none */
+	char		last[NAMEDATALEN];
+	bool		disabled;		/* one of ours isn't ENABLE ALWAYS */
+} TriggerSurvey;
+
+static void
+survey(int member_id, Relation rel, TriggerSurvey *s)
+{
+	Oid			mirror = dw_rule_function("mirror");
+	TriggerDesc *desc = rel->trigdesc;
+
+	memset(s, 0, sizeof(*s));
+	for (int i = 0; desc && i < desc->numtriggers; i++)
+	{
+		Trigger    *t = &desc->triggers[i];
+
+		if (t->tgfoid == mirror)
+		{
+			if (t->tgnargs < 1 || atoi(t->tgargs[0]) != member_id)
+				continue;
+			strlcpy(t->tgnargs > 1 ? s->first : s->last, t->tgname, NAMEDATALEN);
+			s->disabled |= t->tgenabled != TRIGGER_FIRES_ALWAYS;
+			continue;
+		}
+		if (t->tgisinternal || !TRIGGER_FOR_BEFORE(t->tgtype) || !TRIGGER_FOR_ROW(t->tgtype) ||
+			!(TRIGGER_FOR_INSERT(t->tgtype) || TRIGGER_FOR_UPDATE(t->tgtype)))
+			continue;
+		if (s->others == 0 || strcmp(t->tgname, s->lowest) < 0)
+			strlcpy(s->lowest, t->tgname, NAMEDATALEN);
+		if (s->others == 0 || strcmp(t->tgname, s->highest) > 0)
+			strlcpy(s->highest, t->tgname, NAMEDATALEN);
+		s->others++;
+	}
+}
+
+/*
+ * A name that sorts after (first: before) every other trigger.  Members sort
+ * among themselves by age, hence the zeros.
+ */
+static char *
+choose_name(int member_id, bool first, const TriggerSurvey *s, Relation rel)
+{
+	const char *last_prefixes[] = {"zzz_", "~~~_", "\xF4\x8F\xBF\xBF_"};
+	const char *first_prefixes[] = {"000_", "   _", "\x01_"};
+
+	for (int i = 0; i < 3; i++)
+	{
+		char	   *name;
+
+		if (!first && i == 2 && GetDatabaseEncoding() != PG_UTF8)
+			break;
+		name = psprintf("%sdualwrite_%08d%s", first ? first_prefixes[i] : last_prefixes[i], member_id, first ? "_first" : "");
+		if (s->others == 0 || (first ? strcmp(name, s->lowest) < 0 : strcmp(name, s->highest) > 0))
+			return name;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the mirror can't fire %s trigger \"%s\" of table \"%s\"", first ? "before" : "after",
+					first ? s->lowest : s->highest, RelationGetRelationName(rel)),
+			 errdetail("Triggers fire in the order of their names."),
+			 errhint("Rename that trigger.")));
+	return NULL;				/* keep compiler quiet */
+}
+
+static void
+make_trigger(int member_id, Oid relid, const char *name, bool first)
+{
+	char	   *table = dw_table_name(relid);
+
+	command(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION dualwrite.mirror('%d'%s)",
+					 quote_identifier(name), table, member_id, first ? ", 'first'" : ""));
+	command(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, quote_identifier(name)));
+}
+
+static void
+drop_trigger(Oid relid, const char *name)
+{
+	command(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), dw_table_name(relid)));
+}
+
+bool
+dw_attach_triggers(int member_id, Oid relid)
+{
+	Relation	rel = RelationIdGetRelation(relid);
+	TriggerSurvey s;
+	char	   *last = NULL;
+	char	   *first = NULL;
+	bool		drop_first;
+
+	survey(member_id, rel, &s);
+	if (s.last[0] == '\0' || s.disabled || (s.others > 0 && strcmp(s.last, s.highest) < 0))
+		last = choose_name(member_id, false, &s, rel);
+	if (s.others > 0 && (s.first[0] == '\0' || s.disabled || strcmp(s.first, s.lowest) > 0))
+		first = choose_name(member_id, true, &s, rel);
+	drop_first = s.first[0] && (first || s.others == 0);
+
+	/* ALTER TABLE wants nobody to hold a reference */
+	RelationClose(rel);
+	if (drop_first)
+		drop_trigger(relid, s.first);
+	if (last && s.last[0])
+		drop_trigger(relid, s.last);
+	if (last)
+		make_trigger(member_id, relid, last, false);
+	if (first)
+		make_trigger(member_id, relid, first, true);
+	CommandCounterIncrement();
+	return last || first || drop_first;
+}
+
+/* ---- the snapshot rule ---- */
+
+static FullTransactionId
+widen(TransactionId xid, FullTransactionId next)
+{
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return FullTransactionIdFromEpochAndXid(epoch, xid);
+}
+
+static int
+compare_full(const void *a, const void *b)
+{
+	uint64		x = U64FromFullTransactionId(*(const FullTransactionId *) a);
+	uint64		y = U64FromFullTransactionId(*(const FullTransactionId *) b);
+
+	return x < y ? -1 : x > y;
+}
+
+void
+dw_attach_begin(int member_id, Relation rel)
+{
+	TransactionId top = GetTopTransactionId();
+	Snapshot	s = GetLatestSnapshot();
+	FullTransactionId next = ReadNextFullTransactionId();
+	int			n = s->xcnt + (s->suboverflowed ? 0 : s->subxcnt);
+	FullTransactionId *xip = palloc(sizeof(FullTransactionId) * Max(n, 1));
+	StringInfoData snapshot;
+	StringInfoData xids;
+
+	for (uint32 i = 0; i < s->xcnt; i++)
+		xip[i] = widen(s->xip[i], next);
+	for (int i = s->xcnt; i < n; i++)
+		xip[i] = widen(s->subxip[i - s->xcnt], next);
+	qsort(xip, n, sizeof(FullTransactionId), compare_full);
+
+	initStringInfo(&snapshot);
+	appendStringInfo(&snapshot, UINT64_FORMAT ":" UINT64_FORMAT ":", U64FromFullTransactionId(widen(s->xmin, next)),
+					 U64FromFullTransactionId(widen(s->xmax, next)));
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&snapshot, "%s" UINT64_FORMAT, i ? "," : "", U64FromFullTransactionId(xip[i]));
+
+	/* rows of this very transaction may have been written before or after now */
+	initStringInfo(&xids);
+	appendStringInfoChar(&xids, '{');
+	while (TransactionIdPrecedes(top, XidFromFullTransactionId(next)))
+	{
+		if (TransactionIdIsCurrentTransactionId(top))
+			appendStringInfo(&xids, "%s" UINT64_FORMAT, xids.len > 1 ? "," : "", U64FromFullTransactionId(widen(top, next)));
+		TransactionIdAdvance(top);
+	}
+	appendStringInfoChar(&xids, '}');
+	dw_member_set_begin(member_id, snapshot.data, xids.data, s->suboverflowed, dw_relfilenode(rel));
+}
+
+/* ---- the end ---- */
+
+void
+dw_detach(int member_id, Oid relid)
+{
+	List	   *oids;
+	ListCell   *lc;
+
+	if (get_rel_name(relid) != NULL)
+	{
+		Relation	rel = RelationIdGetRelation(relid);
+		TriggerSurvey s;
+
+		survey(member_id, rel, &s);
+		RelationClose(rel);
+		if (s.first[0])
+			drop_trigger(relid, s.first);
+		if (s.last[0])
+			drop_trigger(relid, s.last);
+	}
+	foreach(lc, member_objects(member_id, false, &oids))
+		command(psprintf("DROP FUNCTION dualwrite.%s", quote_identifier(lfirst(lc))));
+	foreach(lc, member_objects(member_id, true, &oids))
+		command(psprintf("DROP SEQUENCE dualwrite.%s", quote_identifier(lfirst(lc))));
+}

@@ -1,0 +1,485 @@
+/*
+ * batch.c
+ *		Fills the rows of a range of blocks.
+ *
+ * Invariant: a range is passed only when every row in it that was written
+ * before the mirror came on is consistent, or recorded in dualwrite.drift, or
+ * its block stands in dualwrite.skipped.  A row is recognized by its xmin
+ * (dw_rule_age); what the backfill has written is after the mirror by that
+ * test, so any batch may be repeated.
+ *
+ * Race with writers: a row version is read and its other side derived without
+ * a lock; writer.c then replaces exactly that version or nothing.  Whoever
+ * was faster has gone through the mirror.
+ *
+ * PERFORMANCE.  A page that is full has no room for new versions of its rows;
+ * updating all of them at once would move every row elsewhere and double heap
+ * and indexes.  So a range is visited many times, and each visit updates only
+ * a slice of each page's rows (SLICE of them, at least one): the first slice
+ * moves off the page, later ones fit as HOT updates into the room that its
+ * dead versions left, once these are pruned.  Pages of few rows are visited
+ * every few passes instead.  The figures are measured: 6.5 % keeps the leaf
+ * pages of an index from splitting, ranges of 64 to 256 blocks do equally well.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/bufmgr.h"
+#include "storage/freespace.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "batch.h"
+#include "compat.h"
+#include "writer.h"
+
+#define SLICE 0.065				/* of a page's rows a visit */
+#define FEW_ROWS 15				/* pages with fewer are visited every few passes */
+
+void
+dw_range_init(DwRange *range, BlockNumber start, int nblocks)
+{
+	memset(range, 0, sizeof(*range));
+	range->start = start;
+	range->nblocks = nblocks;
+	for (int i = 0; i < nblocks; i++)
+		range->next[i] = FirstOffsetNumber;
+}
+
+bool
+dw_range_done(const DwRange *range)
+{
+	for (int i = 0; i < range->nblocks; i++)
+		if (!range->done[i])
+			return false;
+	return true;
+}
+
+bool
+dw_error_of_lock(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
+}
+
+bool
+dw_error_of_row(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+		case ERRCODE_CONFIG_FILE_ERROR:
+		case ERRCODE_INVALID_TRANSACTION_STATE:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+			return false;
+		default:
+			return sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE;
+	}
+}
+
+/* ---- deciding about one row ---- */
+
+typedef enum Verdict
+{
+	SKIP,						/* not ours to fill */
+	ALREADY,					/* consistent */
+	FORWARD,
+	BACKWARD,
+	LEAVE						/* the user has to choose a side */
+} Verdict;
+
+/* After a hole in the mirror: which side was written last can be told only where the other was never written. */
+static Verdict
+heal_verdict(DwRule *rule, TupleTableSlot *slot)
+{
+	DwSide		authority = DW_AUTHORITY(rule->cfg.phase);
+	bool		back = rule->side[DW_OLD].derivable;
+	Datum		v[2][DW_MAX_COLUMNS];
+	bool		n[2][DW_MAX_COLUMNS];
+	bool		old_initial;
+	bool		new_initial;
+
+	if (dw_rule_consistent(rule, slot, NULL, NULL))
+		return ALREADY;
+	dw_rule_values(rule, DW_OLD, slot, v[DW_OLD], n[DW_OLD]);
+	dw_rule_values(rule, DW_NEW, slot, v[DW_NEW], n[DW_NEW]);
+	old_initial = dw_rule_initial(rule, DW_OLD, v[DW_OLD], n[DW_OLD]);
+	new_initial = dw_rule_initial(rule, DW_NEW, v[DW_NEW], n[DW_NEW]);
+	if (new_initial && authority == DW_OLD)
+		return FORWARD;
+	if (old_initial && !new_initial && back)
+		return BACKWARD;
+	switch (rule->cfg.conflict)
+	{
+		case DW_CONFLICT_OLD:
+			return authority == DW_OLD ? FORWARD : LEAVE;
+		case DW_CONFLICT_NEW:
+			return back ? BACKWARD : LEAVE;
+		case DW_CONFLICT_AUTHORITY:
+			return authority == DW_OLD ? FORWARD : back ? BACKWARD : LEAVE;
+		case DW_CONFLICT_ERROR:
+			break;
+	}
+	return LEAVE;
+}
+
+static Verdict
+fill_verdict(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
+{
+	Datum		v[DW_MAX_COLUMNS];
+	bool		n[DW_MAX_COLUMNS];
+
+	if (rule->cfg.heal)
+		return heal_verdict(rule, slot);
+	switch (dw_rule_age(rule, tup->t_data))
+	{
+		case DW_AGE_AFTER:
+			return SKIP;
+		case DW_AGE_BEFORE:
+			return FORWARD;
+		case DW_AGE_UNKNOWN:
+			break;
+	}
+	if (dw_rule_consistent(rule, slot, NULL, NULL))
+		return ALREADY;
+	dw_rule_values(rule, DW_NEW, slot, v, n);
+	return dw_rule_initial(rule, DW_NEW, v, n) ? FORWARD : SKIP;
+}
+
+static void
+record(DwRule *rule, TupleTableSlot *slot, ItemPointer tid, const char *reason, const char *sqlstate, const char *message, bool repaired)
+{
+	bool		key_null;
+	Datum		key = dw_rule_key_texts(rule, slot, &key_null);
+
+	dw_drift_record(rule->cfg.member_id, tid, key, key_null, dw_rule_side_texts(rule, DW_OLD, slot),
+					dw_rule_side_texts(rule, DW_NEW, slot), reason, sqlstate, message, repaired);
+}
+
+/* ---- storing one row ---- */
+
+typedef enum Outcome
+{
+	WRITTEN,
+	UNCHANGED,
+	LOCKED,
+	GONE,
+	FAILED
+} Outcome;
+
+/* Derives side `target` of the version in slot and stores it. */
+static Outcome
+store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool wait)
+{
+	DwSideRule *side = &rule->side[target];
+	Datum		have[DW_MAX_COLUMNS];
+	bool		have_null[DW_MAX_COLUMNS];
+	Datum		values[DW_MAX_COLUMNS];
+	bool		nulls[DW_MAX_COLUMNS];
+	int			cols[DW_MAX_COLUMNS];
+	ErrorData  *error;
+
+	if (!dw_rule_derive(rule, target, slot, values, nulls, &error))
+	{
+		record(rule, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+		return FAILED;
+	}
+	dw_rule_values(rule, target, slot, have, have_null);
+	if (dw_rule_same(rule, target, have, have_null, values, nulls))
+		return UNCHANGED;
+	if (rule->cfg.heal && !dw_rule_initial(rule, target, have, have_null))
+		record(rule, slot, &tup->t_self, target == DW_NEW ? "healed: the new side was overwritten" : "healed: the old side was overwritten",
+			   NULL, NULL, true);
+	for (int i = 0; i < side->n; i++)
+		cols[i] = side->cols[i].attnum;
+	switch (dw_writer_update(writer, tup, wait, side->n, cols, values, nulls))
+	{
+		case DW_WRITE_LOCKED:
+			return LOCKED;
+		case DW_WRITE_GONE:
+			return GONE;
+		case DW_WROTE:
+			break;
+	}
+	return WRITTEN;
+}
+
+/* The same in a subtransaction: whatever the row raises is recorded. */
+static Outcome
+store_row_careful(DwRule *rule, Relation rel, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool wait)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile Outcome outcome = FAILED;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		/* opened in here: after an error its pins and relations go with the subtransaction */
+		DwWriter   *writer = dw_writer_open(rel, GetActiveSnapshot());
+
+		outcome = store_row(rule, writer, tup, slot, target, wait);
+		dw_writer_close(writer);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
+		if (dw_error_of_lock(error->sqlerrcode))
+			outcome = LOCKED;
+		else if (!dw_error_of_row(error->sqlerrcode))
+			ReThrowError(error);
+		else
+		{
+			record(rule, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+			outcome = FAILED;
+		}
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return outcome;
+}
+
+/* ---- one page ---- */
+
+/*
+ * Takes up to quota row versions that may need filling off a page, going on
+ * where the last visit ended.  Copies, because the page is unlocked before
+ * anything is computed.
+ */
+static int
+collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples)
+{
+	Snapshot	snapshot = GetActiveSnapshot();
+	Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, range->start + i, RBM_NORMAL, NULL);
+	Page		page;
+	OffsetNumber maxoff;
+	OffsetNumber off;
+	int			rows = 0;
+	int			quota;
+	int			n = 0;
+
+	dw_prune(rel, buf);
+	LockBuffer(buf, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buf);
+	maxoff = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+	for (off = FirstOffsetNumber; off <= maxoff; off++)
+		rows += ItemIdIsNormal(PageGetItemId(page, off));
+	quota = Max(1, (int) (rows * SLICE));
+	if (rows > 0 && rows < FEW_ROWS && (range->pass + i) % (FEW_ROWS / rows) != 0)
+		quota = 0;
+	quota = Min(quota, max_rows);
+
+	for (off = range->next[i]; off <= maxoff && n < quota; off++)
+	{
+		ItemId		lp = PageGetItemId(page, off);
+		HeapTupleData tup;
+
+		if (!ItemIdIsNormal(lp))
+			continue;
+		tup.t_data = (HeapTupleHeader) PageGetItem(page, lp);
+		tup.t_len = ItemIdGetLength(lp);
+		tup.t_tableOid = RelationGetRelid(rel);
+		ItemPointerSet(&tup.t_self, range->start + i, off);
+		if (!rule->cfg.heal && dw_rule_age(rule, tup.t_data) == DW_AGE_AFTER)
+			continue;
+		if (!HeapTupleSatisfiesVisibility(&tup, snapshot, buf))
+			continue;
+		tuples[n++] = heap_copytuple(&tup);
+	}
+	range->next[i] = off;
+	if (off > maxoff)
+		range->done[i] = true;
+	UnlockReleaseBuffer(buf);
+	return n;
+}
+
+/* Works on the rows taken off a page. */
+static void
+fill_rows(DwRule *rule, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n, DwBatch *batch)
+{
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	tup = tuples[i];
+		Verdict		verdict;
+		Outcome		outcome = UNCHANGED;
+
+		dw_rule_reset(rule);
+		ExecStoreHeapTuple(tup, slot, false);
+		verdict = fill_verdict(rule, tup, slot);
+		if (verdict == FORWARD || verdict == BACKWARD)
+		{
+			DwSide		target = verdict == FORWARD ? DW_NEW : DW_OLD;
+
+			outcome = batch->careful ? store_row_careful(rule, rel, tup, slot, target, false)
+				: store_row(rule, writer, tup, slot, target, false);
+		}
+		else if (verdict == LEAVE)
+		{
+			record(rule, slot, &tup->t_self, "drift", NULL, "both sides hold values, and the mirror was not on when they were written", false);
+			outcome = FAILED;
+		}
+		batch->written += outcome == WRITTEN;
+		batch->already += outcome == UNCHANGED && verdict != SKIP;
+		batch->failed += outcome == FAILED;
+		if (outcome == LOCKED)
+		{
+			/* in this commit, before the range can be passed */
+			dw_skipped_add(rule->cfg.member_id, ItemPointerGetBlockNumber(&tup->t_self));
+			batch->locked++;
+		}
+		ExecClearTuple(slot);
+		heap_freetuple(tup);
+	}
+}
+
+void
+dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
+{
+	HeapTuple	tuples[MaxHeapTuplesPerPage];
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+	DwWriter   *writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
+	instr_time	start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	while (!dw_range_done(range))
+	{
+		int			room = batch->max_rows - batch->written - batch->failed;
+		instr_time	now;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!range->done[range->cursor])
+		{
+			int			n;
+
+			INSTR_TIME_SET_CURRENT(now);
+			INSTR_TIME_SUBTRACT(now, start);
+			if (room <= 0 || INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
+				break;
+			n = collect(rule, rel, range, range->cursor, room, tuples);
+			fill_rows(rule, rel, writer, slot, tuples, n, batch);
+		}
+		if (++range->cursor >= range->nblocks)
+		{
+			range->cursor = 0;
+			range->pass++;
+		}
+	}
+	if (writer)
+		dw_writer_close(writer);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+void
+dw_range_free_space(Relation rel, const DwRange *range)
+{
+	for (int i = 0; i < range->nblocks; i++)
+	{
+		Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, range->start + i, RBM_NORMAL, NULL);
+		Size		space;
+
+		CHECK_FOR_INTERRUPTS();
+		dw_prune(rel, buf);
+		LockBuffer(buf, BUFFER_LOCK_SHARE);
+		space = PageGetHeapFreeSpace(BufferGetPage(buf));
+		UnlockReleaseBuffer(buf);
+		RecordPageWithFreeSpace(rel, range->start + i, space);
+	}
+	FreeSpaceMapVacuumRange(rel, range->start, range->start + range->nblocks);
+}
+
+/* ---- repairs ---- */
+
+/* Locks the newest version of the row and gets it into slot; false if it is gone. */
+static bool
+lock_newest(Relation rel, ItemPointer tid, TupleTableSlot *slot)
+{
+	TM_FailureData tmfd;
+	TM_Result	result = table_tuple_lock(rel, tid, GetActiveSnapshot(), slot, GetCurrentCommandId(true), LockTupleNoKeyExclusive,
+										  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &tmfd);
+
+	switch (result)
+	{
+		case TM_Ok:
+			return true;
+		case TM_Deleted:
+			break;
+		default:
+			elog(ERROR, "unexpected result %d of a row lock", (int) result);
+	}
+	return false;
+}
+
+DwRepair
+dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile DwRepair result = DW_REPAIR_NOT_NEEDED;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+		if (lock_newest(rel, tid, slot))
+		{
+			bool		should_free;
+			HeapTuple	tup = ExecFetchSlotHeapTuple(slot, true, &should_free);
+
+			tup = heap_copytuple(tup);
+			ExecDropSingleTupleTableSlot(slot);
+			slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+			ExecStoreHeapTuple(tup, slot, false);
+			dw_rule_reset(rule);
+			if (!dw_rule_consistent(rule, slot, NULL, NULL))
+			{
+				Outcome		outcome = store_row_careful(rule, rel, tup, slot, DW_OTHER(from), true);
+
+				result = outcome == WRITTEN ? DW_REPAIRED : outcome == LOCKED ? DW_REPAIR_LOCKED : outcome == FAILED ? DW_REPAIR_FAILED
+					: DW_REPAIR_NOT_NEEDED;
+			}
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
+		if (!dw_error_of_lock(error->sqlerrcode))
+			ReThrowError(error);
+		FreeErrorData(error);
+		result = DW_REPAIR_LOCKED;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return result;
+}

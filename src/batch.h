@@ -1,0 +1,76 @@
+/*
+ * batch.h
+ *		The backfill's work on a range of blocks, in batches.
+ */
+#ifndef DW_BATCH_H
+#define DW_BATCH_H
+
+#include "storage/block.h"
+#include "storage/off.h"
+#include "utils/rel.h"
+
+#include "rule.h"
+
+/* blocks worked on together; see PERFORMANCE in batch.c */
+#define DW_RANGE_BLOCKS 128
+
+/*
+ * Where the backfill stands within a range.  Kept in memory only: after a
+ * crash the range is begun again, and what has been filled is recognized.
+ */
+typedef struct DwRange
+{
+	BlockNumber start;
+	int			nblocks;
+	int			cursor;			/* block to visit next, from start */
+	int			pass;			/* how often all blocks have been visited */
+	OffsetNumber next[DW_RANGE_BLOCKS]; /* line pointer to go on with */
+	bool		done[DW_RANGE_BLOCKS];
+} DwRange;
+
+extern void dw_range_init(DwRange *range, BlockNumber start, int nblocks);
+extern bool dw_range_done(const DwRange *range);
+
+/* what a batch did */
+typedef struct DwBatch
+{
+	int			max_rows;		/* in: rows to write at most */
+	double		max_ms;			/* in: time to take at most */
+	bool		careful;		/* in: every row in a subtransaction of its own */
+	int			written;
+	int			already;		/* were consistent */
+	int			locked;			/* passed over, block noted */
+	int			failed;			/* passed over, row recorded */
+} DwBatch;
+
+/*
+ * Fills rows of the range until it is done or the batch is full.  Needs a
+ * transaction, an active snapshot, a lock on rel that keeps it from changing,
+ * and the role of the table's owner.  Raises what a row raises, unless careful:
+ * then such rows are recorded and passed over.
+ */
+extern void dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch);
+
+/* Is this an error that says something about the row, so that it can be passed over? */
+extern bool dw_error_of_row(int sqlerrcode);
+
+/* ... or that someone was in the way? */
+extern bool dw_error_of_lock(int sqlerrcode);
+
+/* tell the free space map what the range has room for */
+extern void dw_range_free_space(Relation rel, const DwRange *range);
+
+/*
+ * Repairs the row at tid, in a subtransaction: locks its newest version, looks
+ * again, derives from the side `from`.
+ */
+typedef enum DwRepair
+{
+	DW_REPAIRED,
+	DW_REPAIR_NOT_NEEDED,		/* consistent now, or gone */
+	DW_REPAIR_LOCKED,
+	DW_REPAIR_FAILED			/* recorded in dw_drift */
+} DwRepair;
+extern DwRepair dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from);
+
+#endif							/* DW_BATCH_H */

@@ -1,0 +1,32 @@
+/*
+ * carry.h
+ *		What hangs on the columns of a side.
+ */
+#ifndef DW_CARRY_H
+#define DW_CARRY_H
+
+#include "catalog.h"
+
+/* the columns of a member as they are named and numbered now */
+typedef struct DwSideColumns
+{
+	List	   *names[2];		/* char *, by DwSide */
+	List	   *attnums[2];		/* int */
+} DwSideColumns;
+
+extern DwSideColumns *dw_side_columns(int member_id);
+
+/* Columns of the new side that dw_begin created, as they are named now. */
+extern List *dw_created_columns(DwMember *b, DwSideColumns *sides);
+
+/*
+ * Raises 55000 naming every index, constraint, NOT NULL, default and
+ * statistics object of the old side that has no counterpart on the new, and
+ * 2BP01 naming what depends on the old columns.
+ */
+extern void dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides);
+
+/* ALTER TABLE ... DROP COLUMN, as the table's owner, never CASCADE. */
+extern void dw_drop_columns(Oid relid, List *names);
+
+#endif							/* DW_CARRY_H */

@@ -1,0 +1,903 @@
+/*
+ * catalog.c
+ *		The only opener of the extension's own tables.
+ *
+ * Writes are compare-and-set where two actors could meet (phase, epoch); the
+ * order of everything else follows from the lock that the caller holds: verbs
+ * the lock of the migration's name, the worker its session lock.
+ *
+ * The mirror's configuration changes only together with an invalidation of
+ * the member's table, sent here, so that every backend looks again before its
+ * next statement on the table.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "commands/sequence.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "run.h"
+
+/* columns of dualwrite.migration and dualwrite.member that dw_mirror_config reads */
+enum
+{
+	MIGRATION_ID = 1,
+	MIGRATION_NAME = 2,
+	MIGRATION_PHASE = 5,
+	MIGRATION_MIRROR = 7,
+	MIGRATION_CONFLICT = 8,
+	MIGRATION_ON_ERROR = 9,
+	MIGRATION_HEAL = 10,
+	MIGRATION_HOME = 13,
+	MIGRATION_CHECKING = 14,
+	MEMBER_ID = 1,
+	MEMBER_MIGRATION_ID = 2,
+	MEMBER_RELATION = 4,
+	MEMBER_HAS_BACKWARD = 8,
+	MEMBER_FILLING = 9,
+	MEMBER_BEGIN_SNAPSHOT = 10,
+	MEMBER_BEGIN_XIDS = 11,
+	MEMBER_BEGIN_FUZZY = 12,
+	MEMBER_RELFILENODE = 13,
+	LOSS_MEMBER_ID = 1
+};
+
+char *
+dw_home(void)
+{
+	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
+}
+
+/* ---- reading migrations ---- */
+
+#define MIGRATION_QUERY \
+	"SELECT m.id, m.name, m.owner::oid, m.definition, m.phase, m.phase_since, m.mirror, m.conflict, m.on_error, m.heal," \
+	" m.options, m.epoch, m.failed, m.last_error, m.home," \
+	" m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch, m.verified_at >= m.phase_since, m.verified_marks, m.verified_lossy," \
+	" (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
+	" (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible')," \
+	" EXISTS (SELECT 1 FROM dualwrite.loss x JOIN dualwrite.member b ON b.id = x.member_id WHERE b.migration_id = m.id)," \
+	" coalesce(c.paused, false), c.reason" \
+	" FROM dualwrite.migration m LEFT JOIN dualwrite.control c ON c.migration_id = m.id"
+
+/* Value of SPI_tuptable's first row, as a bool (null is false), int64 (null is 0), text. */
+static bool
+got_bool(int col)
+{
+	bool		isnull;
+	Datum		d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, col, &isnull);
+
+	return !isnull && DatumGetBool(d);
+}
+
+static int64
+got_int(uint64 row, int col)
+{
+	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
+
+	return s ? strtoll(s, NULL, 10) : 0;
+}
+
+static char *
+got_text(int col, MemoryContext cxt)
+{
+	return dw_sql_text(0, col - 1, cxt);
+}
+
+static DwMigration *
+read_migration(MemoryContext cxt)
+{
+	DwMigration *m = MemoryContextAllocZero(cxt, sizeof(DwMigration));
+	bool		isnull;
+	char	   *home;
+	MemoryContext old;
+
+	m->id = got_int(0, 1);
+	m->name = got_text(2, cxt);
+	m->owner = (Oid) got_int(0, 3);
+	m->definition = got_text(4, cxt);
+	m->phase = dw_enum_value(dw_phase_names, got_text(5, cxt));
+	m->phase_since = got_text(6, cxt);
+	m->mirror = dw_enum_value(dw_mirror_names, got_text(7, cxt));
+	m->conflict = dw_enum_value(dw_conflict_names, got_text(8, cxt));
+	m->on_error = dw_enum_value(dw_on_error_names, got_text(9, cxt));
+	m->heal = got_bool(10);
+	old = MemoryContextSwitchTo(cxt);
+	m->options = DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 11, &isnull));
+	MemoryContextSwitchTo(old);
+	m->epoch = got_int(0, 12);
+	m->failed = got_bool(13);
+	m->last_error = got_text(14, cxt);
+	home = got_text(15, cxt);
+	m->copied = strcmp(home, dw_home()) != 0;
+	m->verified = got_bool(16);
+	m->verified_since_phase = m->verified && got_bool(17);
+	m->verified_marks = got_text(18, cxt);
+	m->verified_lossy = got_int(0, 19);
+	m->open_drift = got_int(0, 20);
+	m->open_unconvertible = got_int(0, 21);
+	m->lossy = got_bool(22);
+	m->paused = got_bool(23);
+	m->pause_reason = got_text(24, cxt);
+	m->two_way = true;
+
+	DW_SQL("SELECT b.id, b.ord, b.relation::oid, b.has_backward, b.filling, b.relfilenode, b.created_columns"
+		   " FROM dualwrite.member b WHERE b.migration_id = $1 ORDER BY b.ord", DW_INT4(m->id));
+	old = MemoryContextSwitchTo(cxt);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		DwMember   *b = palloc0(sizeof(DwMember));
+		HeapTuple	tup = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		Datum	   *names;
+
+		b->id = got_int(i, 1);
+		b->migration_id = m->id;
+		b->ord = got_int(i, 2);
+		b->relid = (Oid) got_int(i, 3);
+		b->has_backward = DatumGetBool(SPI_getbinval(tup, desc, 4, &isnull));
+		b->filling = DatumGetBool(SPI_getbinval(tup, desc, 5, &isnull));
+		b->relfilenode = (Oid) got_int(i, 6);
+		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tup, desc, 7, &isnull)), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR,
+						  &names, NULL, &b->ncreated);
+		b->created = palloc(sizeof(char *) * Max(b->ncreated, 1));
+		for (int j = 0; j < b->ncreated; j++)
+			b->created[j] = pstrdup(NameStr(*DatumGetName(names[j])));
+		if (!b->has_backward)
+			m->two_way = false;
+		m->members = lappend(m->members, b);
+	}
+	MemoryContextSwitchTo(old);
+	return m;
+}
+
+DwMigration *
+dw_migration_find(const char *name, bool missing_ok)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwMigration *m = NULL;
+	DwRun		run;
+
+	dw_run_begin(&run, dw_own_role());
+	if (DW_SQL(MIGRATION_QUERY " WHERE m.name = $1 ORDER BY m.phase IN ('aborted', 'finalized'), m.id DESC LIMIT 1", DW_TEXT(name)) > 0)
+		m = read_migration(cxt);
+	dw_run_end(&run);
+	if (m == NULL && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("migration \"%s\" does not exist", name),
+				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
+	return m;
+}
+
+DwMigration *
+dw_migration_get(int id)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwMigration *m = NULL;
+	DwRun		run;
+
+	dw_run_begin(&run, dw_own_role());
+	if (DW_SQL(MIGRATION_QUERY " WHERE m.id = $1", DW_INT4(id)) > 0)
+		m = read_migration(cxt);
+	dw_run_end(&run);
+	return m;
+}
+
+List *
+dw_migration_ids(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *ids = NIL;
+	DwRun		run;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT m.id FROM dualwrite.migration m WHERE m.phase NOT IN ($1, 'aborted') ORDER BY m.id", DW_TEXT("finalized"));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		ids = lappend_int(ids, got_int(i, 1));
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	return ids;
+}
+
+/* Runs one writing statement of one row. */
+#define STATE_CHANGE(...) \
+	do { \
+		DwRun		run_; \
+		dw_run_begin(&run_, dw_own_role()); \
+		DW_SQL(__VA_ARGS__); \
+		dw_run_end(&run_); \
+	} while (0)
+
+/* Makes every backend load the mirror's configuration anew before its next statement. */
+static void
+invalidate(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(b->relid)))
+			CacheInvalidateRelcacheByRelid(b->relid);
+	}
+}
+
+/* ---- writing migrations ---- */
+
+int
+dw_migration_insert(const char *name, Oid owner, Jsonb *definition, DwMirrorMode mirror, DwConflict conflict,
+					DwOnError on_error, Jsonb *options)
+{
+	DwRun		run;
+	int			id;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("INSERT INTO dualwrite.migration (id, name, owner, definition, phase, mirror, conflict, on_error, options, home)"
+		   " VALUES (pg_catalog.nextval('dualwrite.migration_id')::integer, $1, $2::regrole, $3, 'backfilling', $4, $5, $6, $7, $8) RETURNING id",
+		   DW_TEXT(name), DW_OID(owner), DW_DATUM(JSONBOID, JsonbPGetDatum(definition), false),
+		   DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
+		   DW_TEXT(dw_enum_name(dw_on_error_names, on_error)), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
+		   DW_TEXT(dw_home()));
+	id = got_int(0, 1);
+	DW_SQL("INSERT INTO dualwrite.control (migration_id) VALUES ($1)", DW_INT4(id));
+	dw_run_end(&run);
+	return id;
+}
+
+int
+dw_member_id(void)
+{
+	DwRun		run;
+	int			id;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT pg_catalog.nextval('dualwrite.member_id')::integer + $1", DW_INT4(0));
+	id = got_int(0, 1);
+	dw_run_end(&run);
+	return id;
+}
+
+static Datum
+name_array(List *names)
+{
+	Datum	   *d = palloc(sizeof(Datum) * Max(list_length(names), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		Name		nm = palloc(NAMEDATALEN);
+
+		namestrcpy(nm, (char *) lfirst(lc));
+		d[n++] = NameGetDatum(nm);
+	}
+	return PointerGetDatum(construct_array(d, n, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR));
+}
+
+void
+dw_member_insert(int id, int migration_id, int ord, Oid relid, List *old_columns, List *new_columns, List *created,
+				 bool has_backward, Oid relfilenode)
+{
+	STATE_CHANGE("INSERT INTO dualwrite.member (id, migration_id, ord, relation, old_columns, new_columns, created_columns, has_backward, filling, relfilenode)"
+				 " VALUES ($1, $2, $3, $4::regclass, $5, $6, $7, $8, true, $9)",
+				 DW_INT4(id), DW_INT4(migration_id), DW_INT4(ord), DW_OID(relid),
+				 DW_DATUM(NAMEARRAYOID, name_array(old_columns), false),
+				 DW_DATUM(NAMEARRAYOID, name_array(new_columns), false),
+				 DW_DATUM(NAMEARRAYOID, name_array(created), false),
+				 DW_BOOL(has_backward), DW_OID(relfilenode));
+}
+
+void
+dw_member_set_begin(int member_id, const char *snapshot, const char *xids, bool fuzzy, Oid relfilenode)
+{
+	STATE_CHANGE("UPDATE dualwrite.member SET begin_snapshot = $2::pg_snapshot, begin_xids = $3::xid8[], begin_fuzzy = $4, relfilenode = $5"
+				 " WHERE id = $1",
+				 DW_INT4(member_id), DW_TEXT(snapshot), DW_TEXT(xids), DW_BOOL(fuzzy), DW_OID(relfilenode));
+}
+
+void
+dw_member_set_filling(DwMigration *m, bool filling)
+{
+	STATE_CHANGE("UPDATE dualwrite.member SET filling = $2 WHERE migration_id = $1", DW_INT4(m->id), DW_BOOL(filling));
+	invalidate(m);
+}
+
+void
+dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to)
+{
+	DwRun		run;
+	uint64		n;
+
+	dw_run_begin(&run, dw_own_role());
+	n = DW_SQL("UPDATE dualwrite.migration SET phase = $3, phase_since = pg_catalog.clock_timestamp(), failed = false,"
+			   " finished_at = CASE WHEN $3 IN ('finalized', 'aborted') THEN pg_catalog.clock_timestamp() END"
+			   " WHERE id = $1 AND phase = $2",
+			   DW_INT4(m->id), DW_TEXT(dw_enum_name(dw_phase_names, from)), DW_TEXT(dw_enum_name(dw_phase_names, to)));
+	dw_run_end(&run);
+	if (n != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" is no longer in phase %s", m->name, dw_enum_name(dw_phase_names, from)),
+				 errhint("Look at dw_status and repeat the call.")));
+	m->phase = to;
+	invalidate(m);
+}
+
+void
+dw_migration_set_options(DwMigration *m, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET options = $2, mirror = $3, conflict = $4, on_error = $5 WHERE id = $1",
+				 DW_INT4(m->id), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
+				 DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
+				 DW_TEXT(dw_enum_name(dw_on_error_names, on_error)));
+	invalidate(m);
+}
+
+void
+dw_migration_open_hole(DwMigration *m, bool heal)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET epoch = epoch + 1, heal = heal OR $2 WHERE id = $1", DW_INT4(m->id), DW_BOOL(heal));
+	invalidate(m);
+}
+
+void
+dw_migration_set_heal(DwMigration *m, bool heal)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET heal = $2 WHERE id = $1", DW_INT4(m->id), DW_BOOL(heal));
+	invalidate(m);
+}
+
+void
+dw_migration_set_checking(DwMigration *m, bool checking)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET checking = $2 WHERE id = $1 AND checking <> $2", DW_INT4(m->id), DW_BOOL(checking));
+	invalidate(m);
+}
+
+void
+dw_migration_set_failed(int id, bool failed, const char *error)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET failed = $2, last_error = coalesce($3, last_error),"
+				 " last_error_at = CASE WHEN $3 IS NULL THEN last_error_at ELSE pg_catalog.clock_timestamp() END WHERE id = $1",
+				 DW_INT4(id), DW_BOOL(failed), DW_TEXT(error));
+}
+
+void
+dw_migration_adopt(DwMigration *m)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET home = $2, epoch = epoch + 1 WHERE id = $1", DW_INT4(m->id), DW_TEXT(dw_home()));
+	STATE_CHANGE("INSERT INTO dualwrite.control (migration_id) VALUES ($1) ON CONFLICT DO NOTHING", DW_INT4(m->id));
+	m->copied = false;
+	invalidate(m);
+}
+
+bool
+dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy)
+{
+	DwRun		run;
+	uint64		n;
+
+	dw_run_begin(&run, dw_own_role());
+	n = DW_SQL("UPDATE dualwrite.migration SET verified_at = pg_catalog.clock_timestamp(), verified_epoch = $2, verified_marks = $3, verified_lossy = $4,"
+			   " drifted = 0, unconvertible = 0"
+			   " WHERE id = $1 AND epoch = $2 AND mirror = 'both'",
+			   DW_INT4(m->id), DW_INT8(epoch), DW_TEXT(marks), DW_INT8(lossy));
+	dw_run_end(&run);
+	return n == 1;
+}
+
+void
+dw_migration_set_counts(DwMigration *m, int64 drifted, int64 unconvertible)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET drifted = $2, unconvertible = $3, verified_at = NULL WHERE id = $1",
+				 DW_INT4(m->id), DW_INT8(drifted), DW_INT8(unconvertible));
+}
+
+char *
+dw_migration_marks(DwMigration *m)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	char	   *marks;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord) FROM dualwrite.member b WHERE b.migration_id = $1",
+		   DW_INT4(m->id));
+	marks = dw_sql_text(0, 0, cxt);
+	dw_run_end(&run);
+	return marks;
+}
+
+void
+dw_control_set(int migration_id, bool paused, const char *reason)
+{
+	STATE_CHANGE("INSERT INTO dualwrite.control (migration_id, paused, reason) VALUES ($1, $2, $3)"
+				 " ON CONFLICT (migration_id) DO UPDATE SET paused = $2, reason = $3, since = pg_catalog.clock_timestamp()",
+				 DW_INT4(migration_id), DW_BOOL(paused), DW_TEXT(reason));
+}
+
+void
+dw_event(int migration_id, const char *name, const char *event, int from, int to, const char *note)
+{
+	DwRun		run;
+	const char *phase_from = from < 0 ? NULL : dw_enum_name(dw_phase_names, from);
+	const char *phase_to = to < 0 ? NULL : dw_enum_name(dw_phase_names, to);
+	char	   *actor = GetUserNameFromId(GetUserId(), false);
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("INSERT INTO dualwrite.event (migration_id, migration, event, phase_from, phase_to, note, actor) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+		   DW_INT4(migration_id), DW_TEXT(name), DW_TEXT(event), DW_TEXT(phase_from), DW_TEXT(phase_to), DW_TEXT(note), DW_TEXT(actor));
+	dw_run_end(&run);
+
+	/* NOTIFY takes a database-wide lock at commit, hence only here */
+	if (phase_to)
+	{
+		StringInfoData buf;
+
+		initStringInfo(&buf);
+		appendStringInfoString(&buf, "{\"migration\": ");
+		escape_json(&buf, name);
+		appendStringInfo(&buf, ", \"phase\": \"%s\"}", phase_to);
+		Async_Notify(DW_CHANNEL, buf.data);
+	}
+}
+
+/* ---- the worker's report ---- */
+
+void
+dw_worker_report(int migration_id, const char *state, const char *reason, int nblocked_by, const int *blocked_by,
+				 const char *signal, double value, double limit)
+{
+	Datum	   *pids = palloc(sizeof(Datum) * Max(nblocked_by, 1));
+
+	for (int i = 0; i < nblocked_by; i++)
+		pids[i] = Int32GetDatum(blocked_by[i]);
+	STATE_CHANGE("INSERT INTO dualwrite.worker AS w (migration_id, pid, state, reason, blocked_by, throttle_signal, throttle_value, throttle_limit)"
+				 " VALUES ($1, pg_catalog.pg_backend_pid(), $2, $3, $4, $5, $6, $7)"
+				 " ON CONFLICT (migration_id) DO UPDATE SET pid = excluded.pid, state = excluded.state, reason = excluded.reason,"
+				 " since = CASE WHEN w.state = excluded.state THEN w.since ELSE excluded.since END, heartbeat_at = excluded.heartbeat_at,"
+				 " blocked_by = excluded.blocked_by, throttle_signal = excluded.throttle_signal,"
+				 " throttle_value = excluded.throttle_value, throttle_limit = excluded.throttle_limit",
+				 DW_INT4(migration_id), DW_TEXT(state), DW_TEXT(reason),
+				 DW_DATUM(INT4ARRAYOID, PointerGetDatum(construct_array(pids, nblocked_by, INT4OID, 4, true, TYPALIGN_INT)), false),
+				 DW_TEXT(signal), DW_DATUM(FLOAT8OID, Float8GetDatum(value), signal == NULL),
+				 DW_DATUM(FLOAT8OID, Float8GetDatum(limit), signal == NULL));
+}
+
+void
+dw_worker_gone(int migration_id)
+{
+	STATE_CHANGE("DELETE FROM dualwrite.worker WHERE migration_id = $1", DW_INT4(migration_id));
+}
+
+int
+dw_worker_count(void)
+{
+	DwRun		run;
+	int			n;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT count(DISTINCT l.pid) FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = $1 AND l.granted"
+		   " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())",
+		   DW_INT4(DW_LOCK_WORKER));
+	n = got_int(0, 1);
+	dw_run_end(&run);
+	return n;
+}
+
+/* ---- passes ---- */
+
+bool
+dw_progress_get(int member_id, const char *pass, DwProgress *p)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	bool		found;
+
+	memset(p, 0, sizeof(*p));
+	dw_run_begin(&run, dw_own_role());
+	found = DW_SQL("SELECT relfilenode, epoch, marks, snapshot, blocks_total, blocks_done, rows_estimated, rows_done, rows_already, rows_locked,"
+				   " rows_failed, rows_drifted, rows_lossy, wal_bytes, throttled_ms, batch_ms, rows_per_second, finished"
+				   " FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part = 0",
+				   DW_INT4(member_id), DW_TEXT(pass)) > 0;
+	if (found)
+	{
+		int64	   *counts[] = {&p->blocks_total, &p->blocks_done, &p->rows_estimated, &p->rows_done, &p->rows_already,
+			&p->rows_locked, &p->rows_failed, &p->rows_drifted, &p->rows_lossy, &p->wal_bytes, &p->throttled_ms};
+
+		p->relfilenode = (Oid) got_int(0, 1);
+		p->epoch = got_int(0, 2);
+		p->marks = got_text(3, cxt);
+		p->snapshot = got_text(4, cxt);
+		for (int i = 0; i < (int) lengthof(counts); i++)
+			*counts[i] = got_int(0, 5 + i);
+		p->batch_ms = strtod(got_text(16, cxt), NULL);
+		p->rows_per_second = strtod(got_text(17, cxt), NULL);
+		p->finished = got_bool(18);
+	}
+	dw_run_end(&run);
+	return found;
+}
+
+void
+dw_progress_start(int member_id, const char *pass, DwProgress *p)
+{
+	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated)"
+				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8)"
+				 " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot,"
+				 " blocks_total = $7, rows_estimated = $8, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
+				 " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, batch_ms = 0, rows_per_second = 0,"
+				 " started_at = pg_catalog.clock_timestamp(), last_batch_at = NULL, finished = false",
+				 DW_INT4(member_id), DW_TEXT(pass), DW_OID(p->relfilenode), DW_INT8(p->epoch), DW_TEXT(p->marks), DW_TEXT(p->snapshot),
+				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated));
+}
+
+void
+dw_progress_put(int member_id, const char *pass, const DwProgress *p)
+{
+	STATE_CHANGE("UPDATE dualwrite.progress SET blocks_total = $3, blocks_done = $4, rows_done = $5, rows_already = $6, rows_locked = $7,"
+				 " rows_failed = $8, rows_drifted = $9, rows_lossy = $10, wal_bytes = $11, throttled_ms = $12, batch_ms = $13,"
+				 " rows_per_second = $14, finished = $15, last_batch_at = pg_catalog.clock_timestamp()"
+				 " WHERE member_id = $1 AND pass = $2 AND part = 0",
+				 DW_INT4(member_id), DW_TEXT(pass), DW_INT8(p->blocks_total), DW_INT8(p->blocks_done), DW_INT8(p->rows_done),
+				 DW_INT8(p->rows_already), DW_INT8(p->rows_locked), DW_INT8(p->rows_failed), DW_INT8(p->rows_drifted),
+				 DW_INT8(p->rows_lossy), DW_INT8(p->wal_bytes), DW_INT8(p->throttled_ms), DW_FLOAT8(p->batch_ms),
+				 DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished));
+}
+
+void
+dw_progress_forget(DwMigration *m, const char *pass)
+{
+	STATE_CHANGE("DELETE FROM dualwrite.progress WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1) AND pass = $2",
+				 DW_INT4(m->id), DW_TEXT(pass));
+}
+
+void
+dw_skipped_add(int member_id, BlockNumber block)
+{
+	STATE_CHANGE("INSERT INTO dualwrite.skipped VALUES ($1, $2) ON CONFLICT DO NOTHING", DW_INT4(member_id), DW_INT8((int64) block));
+}
+
+void
+dw_skipped_done(int member_id, BlockNumber block)
+{
+	STATE_CHANGE("DELETE FROM dualwrite.skipped WHERE member_id = $1 AND block = $2", DW_INT4(member_id), DW_INT8((int64) block));
+}
+
+int
+dw_skipped_list(int member_id, int max, BlockNumber *blocks)
+{
+	DwRun		run;
+	int			n;
+
+	dw_run_begin(&run, dw_own_role());
+	n = DW_SQL("SELECT block FROM dualwrite.skipped WHERE member_id = $1 ORDER BY block LIMIT $2", DW_INT4(member_id), DW_INT4(max));
+	for (int i = 0; i < n; i++)
+		blocks[i] = (BlockNumber) got_int(i, 1);
+	dw_run_end(&run);
+	return n;
+}
+
+void
+dw_skipped_clear(int member_id)
+{
+	STATE_CHANGE("DELETE FROM dualwrite.skipped WHERE member_id = $1", DW_INT4(member_id));
+}
+
+/* ---- drift and loss ---- */
+
+void
+dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum old_values, Datum new_values,
+				const char *reason, const char *sqlstate, const char *message, bool repaired)
+{
+	DwRun		run;
+
+	dw_run_begin(&run, dw_own_role());
+	if (ctid)
+		DW_SQL("DELETE FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL",
+			   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
+	DW_SQL("INSERT INTO dualwrite.drift (member_id, row_ctid, key, old_values, new_values, reason, sqlstate, message, repaired_at)"
+		   " VALUES ($1, $2, pg_catalog.jsonb_object($3), pg_catalog.jsonb_object($4), pg_catalog.jsonb_object($5), $6, $7, $8,"
+		   " CASE WHEN $9 THEN pg_catalog.clock_timestamp() END)",
+		   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), ctid == NULL),
+		   DW_DATUM(TEXTARRAYOID, key, key_null), DW_DATUM(TEXTARRAYOID, old_values, false), DW_DATUM(TEXTARRAYOID, new_values, false),
+		   DW_TEXT(reason), DW_TEXT(sqlstate), DW_TEXT(message), DW_BOOL(repaired));
+	dw_run_end(&run);
+}
+
+void
+dw_drift_repaired(int member_id, ItemPointer ctid)
+{
+	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL",
+				 DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
+}
+
+void
+dw_drift_close(DwMigration *m, const char *snapshot)
+{
+	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE repaired_at IS NULL"
+				 " AND member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)"
+				 " AND (pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot) OR xid = pg_catalog.pg_current_xact_id_if_assigned())",
+				 DW_INT4(m->id), DW_TEXT(snapshot));
+}
+
+void
+dw_loss_note(int member_id, Datum key, bool key_null, const char *reason)
+{
+	DwMirrorConfig cfg;
+
+	STATE_CHANGE("INSERT INTO dualwrite.loss (member_id, key, reason)"
+				 " SELECT $1, pg_catalog.jsonb_object($2), $3 WHERE NOT EXISTS (SELECT 1 FROM dualwrite.loss WHERE member_id = $1)",
+				 DW_INT4(member_id), DW_DATUM(TEXTARRAYOID, key, key_null), DW_TEXT(reason));
+	/* once it has committed, nobody needs to look any more */
+	if (dw_mirror_config(member_id, &cfg))
+		CacheInvalidateRelcacheByRelid(cfg.relid);
+}
+
+void
+dw_loss_clear(DwMigration *m)
+{
+	STATE_CHANGE("DELETE FROM dualwrite.loss WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
+	invalidate(m);
+}
+
+void
+dw_side_written(int member_id, DwSide side)
+{
+	char		name[NAMEDATALEN];
+	Oid			seq;
+	Oid			userid;
+	int			sec_context;
+
+	snprintf(name, sizeof(name), "m%d_%s_written", member_id, dw_side_name(side));
+	seq = get_relname_relid(name, get_namespace_oid(DW_SCHEMA, false));
+	if (!OidIsValid(seq))
+		return;
+
+	/*
+	 * A sequence, because nobody waits for another writer of a sequence, and
+	 * it doesn't bloat.
+	 */
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(dw_own_role(), sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(seq), Int64GetDatum((int64) time(NULL)));
+	SetUserIdAndSecContext(userid, sec_context);
+}
+
+char *
+dw_migration_stamp(int id)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	char	   *s = NULL;
+
+	dw_run_begin(&run, dw_own_role());
+	if (DW_SQL("SELECT pg_catalog.concat_ws(' ', m.xmin, m.ctid, c.xmin, c.ctid) FROM dualwrite.migration m"
+			   " LEFT JOIN dualwrite.control c ON c.migration_id = m.id WHERE m.id = $1", DW_INT4(id)) > 0)
+		s = dw_sql_text(0, 0, cxt);
+	dw_run_end(&run);
+	return s;
+}
+
+int
+dw_table_lockers(Oid relid, int max, int *pids)
+{
+	DwRun		run;
+	int			n;
+
+	dw_run_begin(&run, dw_own_role());
+	n = DW_SQL("SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted"
+			   " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
+			   " AND l.pid <> pg_catalog.pg_backend_pid() AND l.mode <> 'AccessShareLock' ORDER BY 1 LIMIT $2",
+			   DW_OID(relid), DW_INT4(max));
+	for (int i = 0; i < n; i++)
+		pids[i] = got_int(i, 1);
+	dw_run_end(&run);
+	return n;
+}
+
+int
+dw_migration_phase(const char *name)
+{
+	Relation	rel = table_open(get_relname_relid("migration", get_namespace_oid(DW_SCHEMA, false)), AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tup;
+	int			phase = -1;
+	int			id = 0;
+
+	while (HeapTupleIsValid(tup = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		bool		isnull;
+		char	   *n = TextDatumGetCString(heap_getattr(tup, MIGRATION_NAME, desc, &isnull));
+		int			p = dw_enum_value(dw_phase_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_PHASE, desc, &isnull)));
+		int			i = DatumGetInt32(heap_getattr(tup, MIGRATION_ID, desc, &isnull));
+
+		/* the active one, else the latest; an active one is always the latest */
+		if (strcmp(n, name) == 0 && i > id)
+		{
+			phase = p;
+			id = i;
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return phase;
+}
+
+char *
+dw_current_snapshot(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	char	   *s;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT pg_catalog.pg_current_snapshot(), $1", DW_INT4(0));
+	s = dw_sql_text(0, 0, cxt);
+	dw_run_end(&run);
+	return s;
+}
+
+List *
+dw_members_of(Oid relid, int except)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *ids = NIL;
+	DwRun		run;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT b.id FROM dualwrite.member b JOIN dualwrite.migration m ON m.id = b.migration_id"
+		   " WHERE b.relation = $1::regclass AND b.id <> $2 AND m.phase NOT IN ('finalized', 'aborted') ORDER BY b.id",
+		   DW_OID(relid), DW_INT4(except));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		ids = lappend_int(ids, got_int(i, 1));
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	return ids;
+}
+
+/* ---- the mirror's configuration ---- */
+
+/* First row of an own table by its integer key: a copy, or NULL. */
+static HeapTuple
+fetch_row(const char *table, const char *index, AttrNumber keyattr, int key, TupleDesc *desc)
+{
+	Oid			nsp = get_namespace_oid(DW_SCHEMA, true);
+	Oid			relid = OidIsValid(nsp) ? get_relname_relid(table, nsp) : InvalidOid;
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData skey;
+	HeapTuple	tup;
+
+	if (!OidIsValid(relid))
+		return NULL;
+	rel = table_open(relid, AccessShareLock);
+	ScanKeyInit(&skey, keyattr, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key));
+
+	/* no snapshot given: the latest committed state, as for a catalog */
+	scan = systable_beginscan(rel, get_relname_relid(index, nsp), true, NULL, 1, &skey);
+	tup = systable_getnext(scan);
+	if (HeapTupleIsValid(tup))
+		tup = heap_copytuple(tup);
+	systable_endscan(scan);
+	if (desc)
+		*desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	table_close(rel, AccessShareLock);
+	return tup;
+}
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	TransactionId x = *(const TransactionId *) a;
+	TransactionId y = *(const TransactionId *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Takes "xmin:xmax:xip,xip,..." apart. */
+static void
+parse_begin(const char *snapshot, Datum xids, bool xids_null, DwBegin *begin)
+{
+	const char *p = snapshot;
+	char	   *end;
+	int			n = 1;
+
+	for (const char *c = p; *c; c++)
+		n += *c == ',';
+	begin->xip = palloc(sizeof(TransactionId) * n);
+	begin->xmin = FullTransactionIdFromU64(strtoull(p, &end, 10));
+	begin->xmax = FullTransactionIdFromU64(strtoull(end + 1, &end, 10));
+	while (*end && end[1])
+		begin->xip[begin->nxip++] = (TransactionId) strtoull(end + 1, &end, 10);
+	qsort(begin->xip, begin->nxip, sizeof(TransactionId), compare_xids);
+	if (!xids_null)
+	{
+		Datum	   *d;
+
+		deconstruct_array(DatumGetArrayTypeP(xids), XID8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &d, NULL, &begin->nown);
+		begin->own = palloc(sizeof(TransactionId) * Max(begin->nown, 1));
+		for (int i = 0; i < begin->nown; i++)
+			begin->own[i] = (TransactionId) DatumGetUInt64(d[i]);
+	}
+
+	/*
+	 * Ids on rows are 32 bits wide.  They can be compared as long as fewer
+	 * than 2^31 have been handed out since; half of that is a safe margin.
+	 */
+	begin->valid = U64FromFullTransactionId(ReadNextFullTransactionId()) - U64FromFullTransactionId(begin->xmax) < (UINT64CONST(1) << 30);
+}
+
+bool
+dw_mirror_config(int member_id, DwMirrorConfig *cfg)
+{
+	TupleDesc	desc;
+	HeapTuple	tup = fetch_row("member", "member_pkey", MEMBER_ID, member_id, &desc);
+	int			migration_id;
+	bool		isnull;
+	Datum		snapshot;
+	bool		snapshot_null;
+
+	memset(cfg, 0, sizeof(*cfg));
+	if (tup == NULL)
+		return false;
+	cfg->member_id = member_id;
+	migration_id = DatumGetInt32(heap_getattr(tup, MEMBER_MIGRATION_ID, desc, &isnull));
+	cfg->relid = DatumGetObjectId(heap_getattr(tup, MEMBER_RELATION, desc, &isnull));
+	cfg->has_backward = DatumGetBool(heap_getattr(tup, MEMBER_HAS_BACKWARD, desc, &isnull));
+	cfg->filling = DatumGetBool(heap_getattr(tup, MEMBER_FILLING, desc, &isnull));
+	cfg->begin.relfilenode = DatumGetObjectId(heap_getattr(tup, MEMBER_RELFILENODE, desc, &isnull));
+	cfg->begin.fuzzy = DatumGetBool(heap_getattr(tup, MEMBER_BEGIN_FUZZY, desc, &isnull));
+	snapshot = heap_getattr(tup, MEMBER_BEGIN_SNAPSHOT, desc, &snapshot_null);
+	if (!snapshot_null)
+	{
+		Datum		xids = heap_getattr(tup, MEMBER_BEGIN_XIDS, desc, &isnull);
+
+		parse_begin(OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, snapshot), xids, isnull, &cfg->begin);
+	}
+
+	tup = fetch_row("migration", "migration_pkey", MIGRATION_ID, migration_id, &desc);
+	if (tup == NULL)
+		return false;
+	cfg->migration = TextDatumGetCString(heap_getattr(tup, MIGRATION_NAME, desc, &isnull));
+	cfg->phase = dw_enum_value(dw_phase_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_PHASE, desc, &isnull)));
+	cfg->mirror = dw_enum_value(dw_mirror_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_MIRROR, desc, &isnull)));
+	cfg->conflict = dw_enum_value(dw_conflict_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_CONFLICT, desc, &isnull)));
+	cfg->on_error = dw_enum_value(dw_on_error_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_ON_ERROR, desc, &isnull)));
+	cfg->heal = DatumGetBool(heap_getattr(tup, MIGRATION_HEAL, desc, &isnull));
+	cfg->checking = DatumGetBool(heap_getattr(tup, MIGRATION_CHECKING, desc, &isnull));
+	/* in a restored copy the snapshot is about another heap */
+	if (strcmp(TextDatumGetCString(heap_getattr(tup, MIGRATION_HOME, desc, &isnull)), dw_home()) != 0)
+		cfg->begin.valid = false;
+	cfg->loss_noted = fetch_row("loss", "loss_member", LOSS_MEMBER_ID, member_id, NULL) != NULL;
+	return true;
+}

@@ -1,0 +1,226 @@
+/*
+ * catalog.h
+ *		The extension's own tables.  catalog.c is the only file that names them;
+ *		everything else sees these structs and verbs.
+ */
+#ifndef DW_CATALOG_H
+#define DW_CATALOG_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "storage/block.h"
+#include "storage/itemptr.h"
+#include "utils/jsonb.h"
+
+#include "dualwrite.h"
+
+/*
+ * The state of the table when the mirror came on, to tell rows written before
+ * it from rows written after.  Allocated in one context with its arrays.
+ */
+typedef struct DwBegin
+{
+	bool		valid;			/* false: nothing is known */
+	bool		fuzzy;			/* subtransactions between xmin and xmax are unknown */
+	FullTransactionId xmin;
+	FullTransactionId xmax;
+	int			nxip;
+	TransactionId *xip;			/* in progress then, sorted as uint32 */
+	int			nown;
+	TransactionId *own;			/* ids of dw_begin's own transaction */
+	Oid			relfilenode;	/* of the heap that this is about */
+} DwBegin;
+
+typedef struct DwMember
+{
+	int			id;
+	int			migration_id;
+	int			ord;
+	Oid			relid;
+	bool		has_backward;
+	bool		filling;		/* unfilled rows may exist */
+	int			ncreated;
+	char	  **created;		/* new columns that dw_begin created, as named then */
+	Oid			relfilenode;
+} DwMember;
+
+typedef struct DwMigration
+{
+	int			id;
+	char	   *name;
+	Oid			owner;
+	char	   *definition;		/* jsonb as text */
+	DwPhase		phase;
+	char	   *phase_since;
+	DwMirrorMode mirror;
+	DwConflict	conflict;
+	DwOnError	on_error;
+	bool		heal;
+	Jsonb	   *options;
+	int64		epoch;
+	bool		failed;
+	char	   *last_error;
+	bool		copied;			/* restored from a dump of another database */
+	bool		verified;		/* a clean pass counts, as far as the epoch tells */
+	bool		verified_since_phase;	/* ... and it ended after the phase began */
+	char	   *verified_marks;
+	int64		verified_lossy;
+	int64		open_drift;		/* rows recorded and not seen repaired */
+	int64		open_unconvertible;
+	bool		lossy;			/* the mirror noted a loss */
+	bool		two_way;		/* every member has a backward rule */
+	bool		paused;
+	char	   *pause_reason;
+	List	   *members;		/* DwMember *, by ord */
+} DwMigration;
+
+/* side in authority in a phase */
+#define DW_AUTHORITY(phase) ((phase) == DW_SWITCHED || (phase) == DW_FINALIZED ? DW_NEW : DW_OLD)
+
+/* What the mirror has to know of its member and migration. */
+typedef struct DwMirrorConfig
+{
+	int			member_id;
+	Oid			relid;
+	char	   *migration;
+	DwPhase		phase;
+	DwMirrorMode mirror;
+	DwConflict	conflict;
+	DwOnError	on_error;
+	bool		heal;
+	bool		checking;		/* a pass in chunks is under way */
+	bool		has_backward;
+	bool		filling;
+	bool		loss_noted;
+	DwBegin		begin;
+} DwMirrorConfig;
+
+/* identity of this database: system identifier and OID; palloc'd */
+extern char *dw_home(void);
+
+/*
+ * All below that reads or writes state does so as the extension's owner, with
+ * a snapshot of this moment; results are in the caller's memory context.
+ */
+
+/* active migration of that name, else the latest ended one; NULL if none and missing_ok, else 42704 */
+extern DwMigration *dw_migration_find(const char *name, bool missing_ok);
+extern DwMigration *dw_migration_get(int id);	/* NULL if none */
+
+/* unfinished migrations of this database, ids by age */
+extern List *dw_migration_ids(void);
+
+extern int	dw_migration_insert(const char *name, Oid owner, Jsonb *definition, DwMirrorMode mirror, DwConflict conflict,
+								DwOnError on_error, Jsonb *options);
+extern int	dw_member_id(void); /* next id */
+extern void dw_member_insert(int id, int migration_id, int ord, Oid relid, List *old_columns, List *new_columns, List *created,
+							 bool has_backward, Oid relfilenode);
+
+/* stores the begin snapshot; NULL: the snapshot rule is off from now on */
+extern void dw_member_set_begin(int member_id, const char *snapshot, const char *xids, bool fuzzy, Oid relfilenode);
+
+/* marks members filled, or to be filled again */
+extern void dw_member_set_filling(DwMigration *m, bool filling);
+
+/* phase change, compare and set; 55000 if the phase is no longer `from` */
+extern void dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to);
+
+extern void dw_migration_set_options(DwMigration *m, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error);
+extern void dw_migration_open_hole(DwMigration *m, bool heal);	/* epoch + 1, verification void */
+extern void dw_migration_set_checking(DwMigration *m, bool checking);
+extern void dw_migration_set_heal(DwMigration *m, bool heal);
+extern void dw_migration_set_failed(int id, bool failed, const char *error);	/* error NULL: keeps the last one */
+extern void dw_migration_adopt(DwMigration *m); /* this database is its home now */
+
+/* The verification of all members ended clean; false if a hole opened since it began. */
+extern bool dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy);
+extern void dw_migration_set_counts(DwMigration *m, int64 drifted, int64 unconvertible);
+
+/* versions of triggers and rules of all members; palloc'd */
+extern char *dw_migration_marks(DwMigration *m);
+
+extern void dw_control_set(int migration_id, bool paused, const char *reason);
+
+/* appends to dw_events; from, to -1: no phase change. Phase changes are also notified */
+extern void dw_event(int migration_id, const char *name, const char *event, int from, int to, const char *note);
+
+/* what the worker says of itself; signal NULL: not throttled */
+extern void dw_worker_report(int migration_id, const char *state, const char *reason, int nblocked_by, const int *blocked_by,
+							 const char *signal, double value, double limit);
+extern void dw_worker_gone(int migration_id);
+
+/* a pass over a member */
+typedef struct DwProgress
+{
+	Oid			relfilenode;
+	int64		epoch;
+	char	   *marks;
+	char	   *snapshot;
+	int64		blocks_total;
+	int64		blocks_done;
+	int64		rows_estimated;
+	int64		rows_done;
+	int64		rows_already;
+	int64		rows_locked;
+	int64		rows_failed;
+	int64		rows_drifted;
+	int64		rows_lossy;
+	int64		wal_bytes;
+	int64		throttled_ms;
+	double		batch_ms;
+	double		rows_per_second;
+	bool		finished;
+} DwProgress;
+
+extern bool dw_progress_get(int member_id, const char *pass, DwProgress *p);
+extern void dw_progress_start(int member_id, const char *pass, DwProgress *p);
+extern void dw_progress_put(int member_id, const char *pass, const DwProgress *p);
+extern void dw_progress_forget(DwMigration *m, const char *pass);
+
+extern void dw_skipped_add(int member_id, BlockNumber block);
+extern void dw_skipped_done(int member_id, BlockNumber block);
+extern int	dw_skipped_list(int member_id, int max, BlockNumber *blocks);
+extern void dw_skipped_clear(int member_id);
+
+/*
+ * Records a row that isn't consistent; a record of the same row (by ctid)
+ * that is still open is replaced.  Arrays of text; ctid and key may be NULL.
+ */
+extern void dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum old_values, Datum new_values,
+							const char *reason, const char *sqlstate, const char *message, bool repaired);
+
+/* an open record of the row is closed */
+extern void dw_drift_repaired(int member_id, ItemPointer ctid);
+
+/* records committed before the snapshot was taken are closed: a clean pass began after them */
+extern void dw_drift_close(DwMigration *m, const char *snapshot);
+
+/* a write that the old side can't hold; once is enough */
+extern void dw_loss_note(int member_id, Datum key, bool key_null, const char *reason);
+extern void dw_loss_clear(DwMigration *m);
+
+/* the sequence that remembers when a side was last written gets now's value */
+extern void dw_side_written(int member_id, DwSide side);
+
+/* phase of a migration by name, without SPI: works in parallel workers and on standbys; -1 if there is none */
+extern int	dw_migration_phase(const char *name);
+
+/* changes with every change of the migration or its pause; palloc'd, NULL if it is gone */
+extern char *dw_migration_stamp(int id);
+
+/* pids that hold row or table locks of the relation, other than ours; at most max */
+extern int	dw_table_lockers(Oid relid, int max, int *pids);
+
+/* pg_current_snapshot() as text, palloc'd */
+extern char *dw_current_snapshot(void);
+
+/* workers of this extension in this database, by the locks they hold */
+extern int	dw_worker_count(void);
+
+/* mirror's configuration by index scan, no SPI; false if there is no such member */
+extern bool dw_mirror_config(int member_id, DwMirrorConfig *cfg);
+
+/* active members that touch the relation: ids of members other than `except` */
+extern List *dw_members_of(Oid relid, int except);
+
+#endif							/* DW_CATALOG_H */

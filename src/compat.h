@@ -1,0 +1,113 @@
+/*
+ * compat.h
+ *		Every difference between PostgreSQL 15 and 19 that the extension has to
+ *		know; no other file tests PG_VERSION_NUM.
+ */
+#ifndef DW_COMPAT_H
+#define DW_COMPAT_H
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "parser/parse_type.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 200000
+#error "pg_dualwrite supports PostgreSQL 15 to 19"
+#endif
+
+#if PG_VERSION_NUM < 160000
+#define object_ownercheck(classid, objectid, roleid) \
+	pg_class_ownercheck(objectid, roleid)
+#define object_aclcheck(classid, objectid, roleid, mode) \
+	pg_proc_aclcheck(objectid, roleid, mode)
+#define dw_relfilenode(rel) ((rel)->rd_node.relNode)
+#define TU_UpdateIndexes bool
+#define TU_None false
+#define TU_Summarizing 2
+#else
+#define dw_relfilenode(rel) ((rel)->rd_locator.relNumber)
+#endif
+
+/* is this lock, or a stronger one, held by this backend? */
+#if PG_VERSION_NUM < 170000
+#define dw_lock_held(tag, mode) LockHeldByMe(tag, mode)
+#define dw_vxid_backend(v) ((v).backendId)
+#else
+#define dw_lock_held(tag, mode) LockHeldByMe(tag, mode, true)
+#define dw_vxid_backend(v) ((v).procNumber)
+#endif
+
+/* the local transaction id, as something to compare with itself only */
+#if PG_VERSION_NUM < 170000
+#define dw_lxid() (MyProc->lxid)
+#else
+#define dw_lxid() (MyProc->vxid.lxid)
+#endif
+
+/* DROP and ALTER DATABASE may end a worker that says so */
+#ifndef BGWORKER_INTERRUPTIBLE
+#define BGWORKER_INTERRUPTIBLE 0
+#endif
+
+#if PG_VERSION_NUM >= 190000
+#define dw_beginscan_tidrange(rel, snapshot, from, to) table_beginscan_tidrange(rel, snapshot, from, to, SO_NONE)
+#else
+#define dw_beginscan_tidrange(rel, snapshot, from, to) table_beginscan_tidrange(rel, snapshot, from, to)
+#endif
+
+#if PG_VERSION_NUM >= 190000
+#define dw_prune(rel, buf) \
+	do { Buffer vmbuf_ = InvalidBuffer; heap_page_prune_opt(rel, buf, &vmbuf_, false); if (BufferIsValid(vmbuf_)) ReleaseBuffer(vmbuf_); } while (0)
+#else
+#define dw_prune(rel, buf) heap_page_prune_opt(rel, buf)
+#endif
+
+/* put a new version of a row in place of tid; see table_tuple_update */
+static inline TM_Result
+dw_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, Snapshot snapshot, bool wait,
+				TM_FailureData *tmfd, LockTupleMode *lockmode, TU_UpdateIndexes *update_indexes)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), 0, snapshot, InvalidSnapshot, wait,
+							  tmfd, lockmode, update_indexes);
+#else
+	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), snapshot, InvalidSnapshot, wait,
+							  tmfd, lockmode, update_indexes);
+#endif
+}
+
+/* index entries of an updated row; returns the indexes to recheck at commit */
+static inline List *
+dw_update_indexes(ResultRelInfo *rri, EState *estate, TupleTableSlot *slot, TU_UpdateIndexes which)
+{
+#if PG_VERSION_NUM >= 190000
+	return ExecInsertIndexTuples(rri, estate, EIIT_IS_UPDATE | (which == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0),
+								 slot, NIL, NULL);
+#elif PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL, which == TU_Summarizing);
+#else
+	return ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL);
+#endif
+}
+
+/* type name as users write it -> type; raises */
+static inline void
+dw_parse_type(const char *text, Oid *type, int32 *typmod)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) parseTypeString(text, type, typmod, NULL);
+#else
+	parseTypeString(text, type, typmod, false);
+#endif
+}
+
+#endif							/* DW_COMPAT_H */

@@ -1,0 +1,458 @@
+/*
+ * expr.c
+ *		Expression text -> checked tree -> stored rule function, and back.
+ *
+ * A rule is kept as a function of the table's row type with a BEGIN ATOMIC
+ * style body, m<member>_forward_<n> or m<member>_backward_<n>: PostgreSQL then
+ * records what it depends on, carries renames into it and dumps it.  Called on
+ * a whole-row Var it is inlined, so that nothing of the call remains at run
+ * time.  The body is deparsed from the checked tree, never the user's text.
+ *
+ * The columns of each side are named the same way, by the anchor functions
+ * m<member>_old and m<member>_new, whose body is ROW(r.a, r.b, ...).
+ *
+ * Length coercion is not part of the body (a function's result type has no
+ * length, and a cast written out would cut silently); dw_rule_call adds it, as
+ * an assignment: what doesn't fit raises.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/pg_authid.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/pathnodes.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_expr.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "dualwrite.h"
+#include "expr.h"
+
+/* for messages about an expression */
+typedef struct ExprContext_
+{
+	const char *direction;
+	const char *column;
+	const char *text;
+} ExprContext_;
+
+static void
+expr_error_callback(void *arg)
+{
+	ExprContext_ *ec = arg;
+	int			pos = geterrposition();
+	int			code = geterrcode();
+
+	if (pos > 0)
+	{
+		errposition(0);
+		internalerrposition(pos);
+		internalerrquery(ec->text);
+	}
+	if (code == ERRCODE_FEATURE_NOT_SUPPORTED || code == ERRCODE_SYNTAX_ERROR || code == ERRCODE_GROUPING_ERROR ||
+		code == ERRCODE_WINDOWING_ERROR)
+		errhint("A rule may use what a generated column may use: columns of the row, constants, operators and immutable functions.");
+	errcontext("%s expression for column \"%s\"", ec->direction, ec->column);
+}
+
+/* The one expression in the text; anything more is a syntax error. */
+static Node *
+parse_text(const char *text)
+{
+	List	   *list = raw_parser(text, RAW_PARSE_PLPGSQL_EXPR);
+	SelectStmt *s = castNode(SelectStmt, linitial_node(RawStmt, list)->stmt);
+	ResTarget  *target;
+
+	if (list_length(s->targetList) != 1 || s->fromClause || s->whereClause || s->groupClause || s->havingClause ||
+		s->windowClause || s->sortClause || s->limitOffset || s->limitCount || s->lockingClause || s->withClause ||
+		s->distinctClause || s->intoClause || s->valuesLists || s->op != SETOP_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("\"%s\" is not a single expression", text)));
+	target = linitial_node(ResTarget, s->targetList);
+	if (target->name || target->indirection || IsA(target->val, SetToDefault))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("\"%s\" is not a single expression", text)));
+	return target->val;
+}
+
+static void
+check_columns(Node *expr, Relation rel)
+{
+	List	   *vars = pull_var_clause(expr, PVC_RECURSE_AGGREGATES | PVC_RECURSE_WINDOWFUNCS | PVC_RECURSE_PLACEHOLDERS);
+	ListCell   *lc;
+
+	foreach(lc, vars)
+	{
+		Var		   *var = lfirst_node(Var, lc);
+
+		if (var->varattno <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 var->varattno < 0 ? errmsg("a rule can't use system columns")
+					 : errmsg("a rule can't use the whole row"),
+					 errdetail("A BEFORE trigger sees the row before it has any."),
+					 errhint("Name the columns that the rule needs.")));
+		if (TupleDescAttr(RelationGetDescr(rel), var->varattno - 1)->attgenerated)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("a rule can't use generated column \"%s\"",
+							NameStr(TupleDescAttr(RelationGetDescr(rel), var->varattno - 1)->attname)),
+					 errdetail("Generated columns are computed after the mirror."),
+					 errhint("Write the generated column's own expression.")));
+	}
+}
+
+Node *
+dw_expr_analyze(Relation rel, const char *text, const char *direction, const char *column,
+				Oid type, int32 typmod, Oid collation)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	ParseNamespaceItem *nsitem;
+	ExprContext_ ec = {direction, column, text};
+	ErrorContextCallback callback = {error_context_stack, expr_error_callback, &ec};
+	Node	   *expr;
+	Node	   *coerced;
+
+	error_context_stack = &callback;
+	pstate->p_sourcetext = text;
+	nsitem = addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL, false, true);
+	addNSItemToQuery(pstate, nsitem, false, true, true);
+
+	expr = transformExpr(pstate, parse_text(text), EXPR_KIND_ALTER_COL_TRANSFORM);
+	coerced = coerce_to_target_type(pstate, copyObject(expr), exprType(expr), type, typmod,
+									COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+	if (coerced == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" is of type %s but the %s expression is of type %s",
+						column, format_type_be(type), direction, format_type_be(exprType(expr))),
+				 errdetail("PostgreSQL has no assignment cast between them."),
+				 errhint("Rewrite or cast the expression.")));
+	assign_expr_collations(pstate, expr);
+	assign_expr_collations(pstate, coerced);
+	check_columns(expr, rel);
+
+	if (contain_volatile_functions_after_planning((Expr *) coerced))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("the %s expression for column \"%s\" uses a volatile function", direction, column),
+				 errdetail("Both sides could never be compared."),
+				 errhint("Use immutable functions only.")));
+	if (contain_mutable_functions_after_planning((Expr *) coerced))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("the %s expression for column \"%s\" is not immutable", direction, column),
+				 errdetail("Its result depends on settings of the session, such as the time zone, or on the transaction."),
+				 errhint("Use immutable functions only; between timestamp and timestamptz, name the zone with AT TIME ZONE.")));
+	error_context_stack = callback.previous;
+	free_parsestate(pstate);
+	return expr;
+}
+
+bool
+dw_expr_is_mutable(Relation rel, const char *text, AttrNumber target)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), target - 1);
+	ParseState *pstate = make_parsestate(NULL);
+	ParseNamespaceItem *nsitem = addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL, false, true);
+	Node	   *expr;
+
+	addNSItemToQuery(pstate, nsitem, false, true, true);
+	expr = transformExpr(pstate, parse_text(text), EXPR_KIND_ALTER_COL_TRANSFORM);
+	expr = coerce_to_target_type(pstate, expr, exprType(expr), att->atttypid, att->atttypmod, COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+	assign_expr_collations(pstate, expr);
+	free_parsestate(pstate);
+	return expr == NULL || contain_mutable_functions_after_planning((Expr *) expr);
+}
+
+char *
+dw_expr_deparse(Node *expr, Oid relid)
+{
+	return deparse_expression(expr, deparse_context_for("r", relid), true, false);
+}
+
+Bitmapset *
+dw_expr_reads(Node *expr)
+{
+	Bitmapset  *reads = NULL;
+	ListCell   *lc;
+
+	foreach(lc, pull_var_clause(expr, 0))
+		reads = bms_add_member(reads, lfirst_node(Var, lc)->varattno);
+	return reads;
+}
+
+/* ---- who may execute what ---- */
+
+typedef struct WritersContext
+{
+	Relation	rel;
+	List	   *roles;			/* OIDs; 0 is PUBLIC */
+} WritersContext;
+
+/* roles that the table's or a column's privileges let write */
+static List *
+writing_roles(Relation rel)
+{
+	List	   *roles = list_make1_oid(rel->rd_rel->relowner);
+	int			natts = RelationGetNumberOfAttributes(rel);
+
+	for (int att = 0; att <= natts; att++)
+	{
+		HeapTuple	tup = att == 0 ? SearchSysCache1(RELOID, ObjectIdGetDatum(RelationGetRelid(rel)))
+			: SearchSysCache2(ATTNUM, ObjectIdGetDatum(RelationGetRelid(rel)), Int16GetDatum(att));
+		bool		isnull;
+		Datum		d;
+
+		if (!HeapTupleIsValid(tup))
+			continue;
+		d = SysCacheGetAttr(att == 0 ? RELOID : ATTNUM, tup, att == 0 ? Anum_pg_class_relacl : Anum_pg_attribute_attacl, &isnull);
+		if (!isnull)
+		{
+			Acl		   *acl = DatumGetAclPCopy(d);
+
+			for (int i = 0; i < ACL_NUM(acl); i++)
+				if (ACLITEM_GET_PRIVS(ACL_DAT(acl)[i]) & (ACL_INSERT | ACL_UPDATE))
+					roles = list_append_unique_oid(roles, ACL_DAT(acl)[i].ai_grantee);
+		}
+		ReleaseSysCache(tup);
+	}
+	return roles;
+}
+
+/* May PUBLIC, and so everyone, execute the function? */
+static bool
+public_may_execute(Oid funcid)
+{
+	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	bool		isnull;
+	Datum		d = SysCacheGetAttr(PROCOID, tup, Anum_pg_proc_proacl, &isnull);
+	bool		result = isnull;	/* the default is yes */
+
+	if (!isnull)
+	{
+		Acl		   *acl = DatumGetAclPCopy(d);
+
+		for (int i = 0; i < ACL_NUM(acl); i++)
+			if (ACL_DAT(acl)[i].ai_grantee == ACL_ID_PUBLIC && (ACLITEM_GET_PRIVS(ACL_DAT(acl)[i]) & ACL_EXECUTE))
+				result = true;
+	}
+	ReleaseSysCache(tup);
+	return result;
+}
+
+static bool
+check_function_writers(Oid funcid, void *context)
+{
+	WritersContext *wc = context;
+	ListCell   *lc;
+
+	if (funcid < FirstGenbkiObjectId || public_may_execute(funcid))
+		return false;
+	foreach(lc, wc->roles)
+	{
+		Oid			role = lfirst_oid(lc);
+
+		if (OidIsValid(role) && object_aclcheck(ProcedureRelationId, funcid, role, ACL_EXECUTE) == ACLCHECK_OK)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may write table \"%s\" but not execute function %s",
+						OidIsValid(role) ? GetUserNameFromId(role, false) : "public",
+						RelationGetRelationName(wc->rel), format_procedure(funcid)),
+				 errdetail("In the mirror, rules run as the role that writes."),
+				 errhint("GRANT EXECUTE ON FUNCTION %s TO %s.", format_procedure(funcid),
+						 OidIsValid(role) ? quote_identifier(GetUserNameFromId(role, false)) : "PUBLIC")));
+	}
+	return false;
+}
+
+static bool
+check_writers_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, check_function_writers, context))
+		return true;
+	return expression_tree_walker(node, check_writers_walker, context);
+}
+
+void
+dw_expr_check_writers(Node *expr, Relation rel)
+{
+	WritersContext wc = {rel, writing_roles(rel)};
+
+	(void) check_writers_walker(expr, &wc);
+}
+
+/* ---- guards ---- */
+
+static bool
+raises_function(Oid funcid, void *context)
+{
+	DwGuard    *guard = context;
+	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	Form_pg_proc proc;
+
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "cache lookup failed for function %u", funcid);
+	proc = (Form_pg_proc) GETSTRUCT(tup);
+	if (proc->prolang != INTERNALlanguageId || funcid >= FirstNormalObjectId)
+		*guard = DW_GUARD_SUBXACT;
+	else if (!proc->proleakproof)
+		*guard = Max(*guard, DW_GUARD_CATCH);
+	ReleaseSysCache(tup);
+	return false;
+}
+
+/*
+ * Leakproof functions promise to raise nothing that depends on a value.
+ * Built-in functions written in C are pure computations, as far as their data
+ * exceptions (class 22) go: nothing but memory is left behind.  A user's type
+ * brings its own functions along, by ways not shown in the tree.
+ */
+static bool
+guard_walker(Node *node, void *context)
+{
+	DwGuard    *guard = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, List))
+		return expression_tree_walker(node, guard_walker, context);
+	(void) check_functions_in_node(node, raises_function, context);
+	switch (nodeTag(node))
+	{
+		case T_Var:
+		case T_Const:
+		case T_RelabelType:
+		case T_BoolExpr:
+		case T_CaseExpr:
+		case T_CaseWhen:
+		case T_CaseTestExpr:
+		case T_CoalesceExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+			break;
+		case T_CoerceToDomain:
+			*guard = DW_GUARD_SUBXACT;
+			break;
+		default:
+			*guard = Max(*guard, DW_GUARD_CATCH);
+			break;
+	}
+	if (!IsA(node, CaseWhen))
+	{
+		Oid			type = exprType(node);
+
+		if (type >= FirstNormalObjectId && get_typtype(type) != TYPTYPE_ENUM)
+			*guard = DW_GUARD_SUBXACT;
+	}
+	return expression_tree_walker(node, guard_walker, context);
+}
+
+DwGuard
+dw_expr_guard(Node *expr)
+{
+	DwGuard		guard = DW_GUARD_NONE;
+
+	(void) guard_walker(expr, &guard);
+	return guard;
+}
+
+/* ---- rule functions ---- */
+
+Oid
+dw_rule_function(const char *name)
+{
+	Oid			nsp = get_namespace_oid(DW_SCHEMA, false);
+	CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	Oid			found = InvalidOid;
+
+	for (int i = 0; i < list->n_members; i++)
+	{
+		Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(&list->members[i]->tuple);
+
+		if (proc->pronamespace == nsp)
+			found = proc->oid;
+	}
+	ReleaseSysCacheList(list);
+	return found;
+}
+
+int
+dw_anchor_columns(Oid function, AttrNumber *attnums, int max)
+{
+	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		isnull;
+	Datum		body;
+	Node	   *node;
+	Query	   *query;
+	RowExpr    *row;
+	ListCell   *lc;
+	int			n = 0;
+
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	body = SysCacheGetAttr(PROCOID, tup, Anum_pg_proc_prosqlbody, &isnull);
+	if (isnull)
+		elog(ERROR, "function %u has no SQL body", function);
+	node = stringToNode(TextDatumGetCString(body));
+	ReleaseSysCache(tup);
+	if (IsA(node, List))		/* BEGIN ATOMIC: a list of a list of queries */
+		node = linitial((List *) linitial((List *) node));
+	query = castNode(Query, node);
+	row = castNode(RowExpr, linitial_node(TargetEntry, query->targetList)->expr);
+	foreach(lc, row->args)
+	{
+		if (n >= max)
+			elog(ERROR, "function %u names too many columns", function);
+		attnums[n++] = castNode(FieldSelect, lfirst(lc))->fieldnum;
+	}
+	return n;
+}
+
+Node *
+dw_rule_call(Oid function, Relation rel, AttrNumber target)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), target - 1);
+	Var		   *row = makeVar(1, InvalidAttrNumber, rel->rd_rel->reltype, -1, InvalidOid, 0);
+	Oid			rettype = get_func_rettype(function);
+	Node	   *call = (Node *) makeFuncExpr(function, rettype, list_make1(row), InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	Node	   *expr;
+
+	/* the result's collation, as the parser would have set it */
+	((FuncExpr *) call)->funccollid = get_typcollation(rettype);
+	((FuncExpr *) call)->inputcollid = InvalidOid;
+	expr = coerce_to_target_type(NULL, call, rettype, att->atttypid, att->atttypmod, COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+	if (expr == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("rule %s no longer fits column \"%s\"", format_procedure(function), NameStr(att->attname))));
+	return expr;
+}

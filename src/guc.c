@@ -1,0 +1,133 @@
+/*
+ * guc.c
+ *		The settings pg_dualwrite.*, and the names of the vocabulary's values.
+ *
+ * No setting needs a restart.  Those that stand in for an option of a
+ * migration (conflict, on_error, batch_time, max_rows_per_second) apply where
+ * the migration doesn't set the option itself; conflict and on_error are read
+ * once, when the migration begins, because the mirror must not depend on who
+ * writes.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "dualwrite.h"
+
+const struct config_enum_entry dw_phase_names[] = {
+	{"backfilling", DW_BACKFILLING, false},
+	{"building", DW_BUILDING, false},
+	{"verifying", DW_VERIFYING, false},
+	{"ready", DW_READY, false},
+	{"switched", DW_SWITCHED, false},
+	{"finalized", DW_FINALIZED, false},
+	{"aborted", DW_ABORTED, false},
+	{NULL, 0, false}
+};
+
+const struct config_enum_entry dw_mirror_names[] = {
+	{"both", DW_MIRROR_BOTH, false},
+	{"forward", DW_MIRROR_FORWARD, false},
+	{"backward", DW_MIRROR_BACKWARD, false},
+	{"off", DW_MIRROR_OFF, false},
+	{NULL, 0, false}
+};
+
+const struct config_enum_entry dw_conflict_names[] = {
+	{"error", DW_CONFLICT_ERROR, false},
+	{"old", DW_CONFLICT_OLD, false},
+	{"new", DW_CONFLICT_NEW, false},
+	{"authority", DW_CONFLICT_AUTHORITY, false},
+	{NULL, 0, false}
+};
+
+const struct config_enum_entry dw_on_error_names[] = {
+	{"authority", DW_ON_ERROR_AUTHORITY, false},
+	{"reject", DW_ON_ERROR_REJECT, false},
+	{"record", DW_ON_ERROR_RECORD, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry side_names[] = {
+	{"auto", DW_SESSION_AUTO, false},
+	{"old", DW_SESSION_OLD, false},
+	{"new", DW_SESSION_NEW, false},
+	{NULL, 0, false}
+};
+
+int			dw_lock_timeout = 300;
+int			dw_lock_retries = 60;
+int			dw_session_side = DW_SESSION_AUTO;
+int			dw_max_workers = 4;
+int			dw_inline_limit = 1024;
+int			dw_default_conflict = DW_CONFLICT_ERROR;
+int			dw_default_on_error = DW_ON_ERROR_AUTHORITY;
+int			dw_default_batch_time = 2;
+int			dw_default_max_rows = 0;
+
+int
+dw_enum_value(const struct config_enum_entry *names, const char *name)
+{
+	for (; names->name; names++)
+		if (strcmp(names->name, name) == 0)
+			return names->val;
+	return -1;
+}
+
+const char *
+dw_enum_name(const struct config_enum_entry *names, int value)
+{
+	for (; names->name; names++)
+		if (names->val == value)
+			return names->name;
+	elog(ERROR, "unexpected value %d", value);
+	return NULL;				/* keep compiler quiet */
+}
+
+const char *
+dw_side_name(DwSide side)
+{
+	return side == DW_OLD ? "old" : "new";
+}
+
+void
+dw_define_settings(void)
+{
+	DefineCustomIntVariable("pg_dualwrite.lock_timeout",
+							"How long a single try waits for a table lock.",
+							"Writers queue behind a waiting try for no longer than this.",
+							&dw_lock_timeout, 300, 1, INT_MAX / 2, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.lock_retries",
+							"How many times a verb tries to take its table locks.",
+							"One try where the transaction holds table locks already.",
+							&dw_lock_retries, 60, 1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pg_dualwrite.side",
+							 "Which version of the application this session is.",
+							 "old and new decide where a statement sets both sides or neither; auto looks at what it set.",
+							 &dw_session_side, DW_SESSION_AUTO, side_names, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.max_workers",
+							"How many background workers one database may have at a time.",
+							"Further migrations wait for one to become free. Taken from max_worker_processes.",
+							&dw_max_workers, 4, 0, 256, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.inline_limit",
+							"Tables up to this size are backfilled and verified inside dw_begin's own transaction.",
+							NULL,
+							&dw_inline_limit, 1024, 0, INT_MAX / 2, PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pg_dualwrite.conflict",
+							 "Default of the option conflict, taken when a migration begins.",
+							 NULL,
+							 &dw_default_conflict, DW_CONFLICT_ERROR, dw_conflict_names, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pg_dualwrite.on_error",
+							 "Default of the option on_error, taken when a migration begins.",
+							 NULL,
+							 &dw_default_on_error, DW_ON_ERROR_AUTHORITY, dw_on_error_names, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.batch_time",
+							"Default of the option batch_time: how long one transaction of the backfill may take.",
+							NULL,
+							&dw_default_batch_time, 2, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.max_rows_per_second",
+							"Default of the option max_rows_per_second; 0 means no limit.",
+							NULL,
+							&dw_default_max_rows, 0, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("pg_dualwrite");
+}

@@ -1,0 +1,371 @@
+/*
+ * migration.c
+ *		The state machine: which phase follows by which event, what work is due,
+ *		and when a verification counts.
+ *
+ * Every transition is one compare-and-set on the phase, in one transaction
+ * with its event row.  Whoever makes one holds what its guard needs: verbs the
+ * lock of the name and of the table, the worker its session lock.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "batch.h"
+#include "compat.h"
+#include "migration.h"
+#include "run.h"
+#include "verify.h"
+
+typedef struct Transition
+{
+	DwPhase		from;
+	const char *event;
+	DwPhase		to;
+} Transition;
+
+static const Transition transitions[] = {
+	{DW_BACKFILLING, "filled", DW_VERIFYING},
+	{DW_VERIFYING, "verified", DW_READY},
+	{DW_BUILDING, "hole", DW_BACKFILLING},
+	{DW_VERIFYING, "hole", DW_BACKFILLING},
+	{DW_READY, "hole", DW_BACKFILLING},
+	{DW_READY, "switch", DW_SWITCHED},
+	{DW_SWITCHED, "rollback", DW_READY},
+	{DW_SWITCHED, "finalize", DW_FINALIZED},
+	{DW_BACKFILLING, "abort", DW_ABORTED},
+	{DW_BUILDING, "abort", DW_ABORTED},
+	{DW_VERIFYING, "abort", DW_ABORTED},
+	{DW_READY, "abort", DW_ABORTED},
+	{DW_SWITCHED, "abort", DW_ABORTED},
+};
+
+void
+dw_transition(DwMigration *m, const char *event, const char *note)
+{
+	for (int i = 0; i < (int) lengthof(transitions); i++)
+	{
+		const Transition *t = &transitions[i];
+
+		if (t->from != m->phase || strcmp(t->event, event) != 0)
+			continue;
+		dw_migration_set_phase(m, t->from, t->to);
+		dw_event(m->id, m->name, event, t->from, t->to, note);
+		CommandCounterIncrement();
+		return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("migration \"%s\" is in phase %s, which \"%s\" does not leave", m->name,
+					dw_enum_name(dw_phase_names, m->phase), event)));
+}
+
+DwWork
+dw_work_due(const DwMigration *m, const char **reason)
+{
+	const char *ignored;
+
+	if (reason == NULL)
+		reason = &ignored;
+	*reason = NULL;
+	if (m->phase >= DW_FINALIZED)
+		return DW_WORK_NONE;
+	if (m->copied)
+		*reason = "restored copy";
+	else if (m->paused)
+		*reason = "paused";
+	else if (m->failed)
+		*reason = "failed";
+	else if (m->phase == DW_BACKFILLING || m->heal)
+	{
+		if (m->mirror == DW_MIRROR_BOTH)
+			return DW_WORK_FILL;
+		*reason = "the mirror is not on both ways";
+	}
+	else if (m->phase == DW_VERIFYING ||
+			 (m->phase == DW_READY && !m->verified) ||
+			 (m->phase == DW_SWITCHED && m->two_way && !m->verified_since_phase))
+	{
+		if (m->mirror == DW_MIRROR_BOTH)
+			return DW_WORK_VERIFY;
+		*reason = "the mirror is not on both ways";
+	}
+	return DW_WORK_NONE;
+}
+
+void
+dw_filled(DwMigration *m)
+{
+	dw_member_set_filling(m, false);
+	if (m->heal)
+	{
+		dw_migration_set_heal(m, false);
+		m->heal = false;
+	}
+	if (m->phase == DW_BACKFILLING)
+		dw_transition(m, "filled", NULL);
+	else
+		dw_event(m->id, m->name, "healed", -1, -1, NULL);
+	CommandCounterIncrement();
+}
+
+DwVerdict
+dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t)
+{
+	char	   *now = dw_migration_marks(m);
+	char	   *note;
+	DwMigration *fresh;
+
+	dw_migration_set_checking(m, false);
+	if (strcmp(now, marks) != 0)
+		return DW_VOID;
+	if (t->drifted > 0)
+	{
+		dw_migration_set_counts(m, t->drifted - t->unconvertible, t->unconvertible);
+		note = psprintf(INT64_FORMAT " of " INT64_FORMAT " rows are not consistent (see dw_drift)", t->drifted, t->rows);
+		dw_migration_set_failed(m->id, true, note);
+		dw_event(m->id, m->name, "drift found", -1, -1, note);
+		CommandCounterIncrement();
+		return DW_DRIFT;
+	}
+	dw_drift_close(m, snapshot);
+	CommandCounterIncrement();
+	fresh = dw_migration_get(m->id);
+	if (fresh->open_drift > 0)
+	{
+		note = psprintf(INT64_FORMAT " rows were recorded as not consistent while the verification ran (see dw_drift)", fresh->open_drift);
+		dw_migration_set_failed(m->id, true, note);
+		dw_event(m->id, m->name, "drift found", -1, -1, note);
+		CommandCounterIncrement();
+		return DW_DRIFT;
+	}
+	if (!dw_migration_set_verified(m, epoch, marks, t->lossy))
+		return DW_VOID;
+	dw_migration_set_failed(m->id, false, NULL);
+	note = psprintf(INT64_FORMAT " rows, all consistent", t->rows);
+	if (m->phase == DW_VERIFYING)
+		dw_transition(m, "verified", note);
+	else
+		dw_event(m->id, m->name, "verified", -1, -1, note);
+	CommandCounterIncrement();
+	return DW_CLEAN;
+}
+
+/* ---- on the spot ---- */
+
+bool
+dw_is_small(const DwMigration *m)
+{
+	int64		bytes = 0;
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		Relation	rel = try_relation_open(b->relid, AccessShareLock);
+
+		if (rel == NULL)
+			return false;
+		/* no worker can see a temporary table */
+		if (!RelationUsesLocalBuffers(rel))
+			bytes += (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
+		relation_close(rel, NoLock);
+	}
+	return bytes <= (int64) dw_inline_limit * 1024;
+}
+
+/* One batch in a subtransaction; if a row raises, again with every row on its own. */
+static void
+fill_batch_now(DwRule *rule, Relation rel, DwRange *range)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	DwRange		saved = *range;
+	DwBatch		batch = {.max_rows = INT_MAX,.max_ms = 1e18};
+	volatile bool again = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		dw_fill_batch(rule, rel, range, &batch);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
+		if (!dw_error_of_row(error->sqlerrcode))
+			ReThrowError(error);
+		FreeErrorData(error);
+		again = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	if (again)
+	{
+		DwBatch		careful = {.max_rows = INT_MAX,.max_ms = 1e18,.careful = true};
+
+		*range = saved;
+		dw_fill_batch(rule, rel, range, &careful);
+	}
+}
+
+void
+dw_fill_now(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		Relation	rel = table_open(b->relid, RowExclusiveLock);
+		BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+		DwRun		run;
+
+		dw_run_begin(&run, rel->rd_rel->relowner);
+		for (BlockNumber start = 0; start < nblocks; start += DW_RANGE_BLOCKS)
+		{
+			DwRule	   *rule;
+			DwRange		range;
+
+			CommandCounterIncrement();
+			PushActiveSnapshot(GetLatestSnapshot());
+			rule = dw_rule_open(b->id, rel);
+			dw_range_init(&range, start, Min(DW_RANGE_BLOCKS, nblocks - start));
+			fill_batch_now(rule, rel, &range);
+			PopActiveSnapshot();
+		}
+		dw_run_end(&run);
+		table_close(rel, NoLock);
+		CommandCounterIncrement();
+	}
+}
+
+void
+dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo losses)
+{
+	ListCell   *lc;
+
+	memset(t, 0, sizeof(*t));
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		Relation	rel = table_open(b->relid, AccessShareLock);
+		BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+		DwCheck		check = {.record = record,.losses = losses};
+		DwRun		run;
+		DwRule	   *rule;
+
+		dw_run_begin(&run, rel->rd_rel->relowner);
+		rule = dw_rule_open(b->id, rel);
+		if (sample >= 1)
+			dw_check_blocks(rule, rel, GetActiveSnapshot(), 0, nblocks, &check);
+		else
+			for (BlockNumber block = 0; block < nblocks; block++)
+				if (pg_prng_double(&pg_global_prng_state) < sample)
+					dw_check_blocks(rule, rel, GetActiveSnapshot(), block, block + 1, &check);
+		dw_run_end(&run);
+		t->rows += check.rows;
+		t->drifted += check.drifted;
+		t->unconvertible += check.unconvertible;
+		t->lossy += check.lossy;
+		t->losses += check.lossy + check.foreign_new;
+		table_close(rel, NoLock);
+	}
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+}
+
+void
+dw_work_now(DwMigration *m)
+{
+	DwWork		work;
+
+	for (int i = 0; i < 4; i++)
+	{
+		DwMigration *fresh = dw_migration_get(m->id);
+
+		if (!dw_is_small(fresh) || (work = dw_work_due(fresh, NULL)) == DW_WORK_NONE)
+			break;
+		if (work == DW_WORK_FILL)
+		{
+			dw_fill_now(fresh);
+			dw_filled(fresh);
+		}
+		else
+		{
+			char	   *marks = dw_migration_marks(fresh);
+			char	   *snapshot = dw_current_snapshot();
+			DwTotals	t;
+
+			dw_check_now(fresh, 1, true, &t, NULL);
+			if (dw_verification_end(fresh, fresh->epoch, marks, snapshot, &t) != DW_CLEAN)
+				break;
+		}
+	}
+	CommandCounterIncrement();
+	*m = *dw_migration_get(m->id);
+}
+
+/* ---- passes in chunks ---- */
+
+List *
+dw_writers_now(DwMigration *m)
+{
+	List	   *writers = NIL;
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		LOCKTAG		tag;
+
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, b->relid);
+		for (VirtualTransactionId *v = GetLockConflicts(&tag, ShareLock, NULL); VirtualTransactionIdIsValid(*v); v++)
+		{
+			VirtualTransactionId *copy = palloc(sizeof(VirtualTransactionId));
+
+			*copy = *v;
+			writers = lappend(writers, copy);
+		}
+	}
+	return writers;
+}
+
+bool
+dw_writers_gone(List *writers)
+{
+	ListCell   *lc;
+
+	foreach(lc, writers)
+	{
+		VirtualTransactionId *v = lfirst(lc);
+
+		if (!VirtualXactLock(*v, false))
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,78 @@
+/*
+ * migration.h
+ *		The state machine, and the passes that may run inside a verb's own
+ *		transaction.
+ */
+#ifndef DW_MIGRATION_H
+#define DW_MIGRATION_H
+
+#include "lib/stringinfo.h"
+
+#include "catalog.h"
+
+typedef enum DwWork
+{
+	DW_WORK_NONE,
+	DW_WORK_FILL,
+	DW_WORK_VERIFY
+} DwWork;
+
+/* Work that is due for a migration. reason, where given: why there is none although something is missing (static). */
+extern DwWork dw_work_due(const DwMigration *m, const char **reason);
+
+/* Moves the migration on: the phase that follows by this event; with an event row and a NOTIFY.  55000 if none does. */
+extern void dw_transition(DwMigration *m, const char *event, const char *note);
+
+/* Every unfilled row has been filled: on to the verification. */
+extern void dw_filled(DwMigration *m);
+
+typedef struct DwTotals
+{
+	int64		rows;
+	int64		drifted;		/* includes unconvertible */
+	int64		unconvertible;
+	int64		lossy;			/* consistent, but the old side can't hold the new */
+	int64		losses;			/* ... and drifted rows whose new side isn't initial */
+} DwTotals;
+
+typedef enum DwVerdict
+{
+	DW_CLEAN,					/* counts: the migration is verified */
+	DW_DRIFT,					/* rows differ, or were recorded meanwhile */
+	DW_VOID						/* something changed since the pass began */
+} DwVerdict;
+
+/*
+ * Ends a complete pass that began at epoch and marks; records of drift that
+ * the snapshot (taken when it began) sees are closed by a clean one.
+ */
+extern DwVerdict dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t);
+
+/* Are all tables of the migration small enough to be dealt with on the spot? */
+extern bool dw_is_small(const DwMigration *m);
+
+/* Fills all members in this transaction, as the tables' owners. */
+extern void dw_fill_now(DwMigration *m);
+
+/*
+ * Checks a fraction of the blocks of all members in one snapshot, as the
+ * tables' owners.  Drifted rows are recorded where record says so.  losses,
+ * where given: gets the keys of some rows whose new side the old one can't
+ * hold; t->losses counts them.
+ */
+extern void dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo losses);
+
+/* Fill and verification of a small migration, as far as due; nothing for others. */
+extern void dw_work_now(DwMigration *m);
+
+/*
+ * A pass in chunks may miss a row that moves from a block ahead of it to one
+ * behind it.  So before it begins every writer has to know that it must look
+ * (dw_migration_set_checking, then commit), and those that might not know yet
+ * have to end: dw_writers_now lists them (virtual transactions, palloc'd),
+ * dw_writers_gone says whether they have ended.
+ */
+extern List *dw_writers_now(DwMigration *m);
+extern bool dw_writers_gone(List *writers);
+
+#endif							/* DW_MIGRATION_H */

@@ -1,0 +1,234 @@
+/*
+ * options.c
+ *		The options of a migration.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/jsonb.h"
+
+#include "options.h"
+#include "run.h"
+
+PG_FUNCTION_INFO_V1(dw_known_options);
+
+typedef enum OptionKind
+{
+	ENUM_OPTION,
+	BOOL_OPTION,
+	INT_OPTION,
+	LATER_OPTION				/* part of the contract, not of this version */
+} OptionKind;
+
+typedef struct Option
+{
+	const char *name;
+	OptionKind	kind;
+	size_t		offset;			/* in DwOptions */
+	const struct config_enum_entry *names;
+	int			flags;			/* GUC_UNIT_* */
+	const char *unit;
+	const char *setting;		/* where the default comes from, or NULL */
+	const char *fallback;		/* default, where there is no setting */
+	const char *changeable;
+	const char *description;
+} Option;
+
+static const Option options[] = {
+	{"mirror", ENUM_OPTION, offsetof(DwOptions, mirror), dw_mirror_names, 0, NULL, NULL, "both", "any time; off takes no table lock",
+	"which way writes are carried over: both, forward, backward, off"},
+	{"conflict", ENUM_OPTION, offsetof(DwOptions, conflict), dw_conflict_names, 0, NULL, "pg_dualwrite.conflict", NULL, "any time",
+	"what a statement that sets both sides inconsistently does: error, old, new, authority"},
+	{"on_error", ENUM_OPTION, offsetof(DwOptions, on_error), dw_on_error_names, 0, NULL, "pg_dualwrite.on_error", NULL, "any time",
+	"what becomes of a write that can't be converted: authority, reject, record"},
+	{"subscribers_ready", BOOL_OPTION, offsetof(DwOptions, subscribers_ready), NULL, 0, NULL, NULL, "false", "before dw_begin",
+	"the subscribers of a published table have the new column already"},
+	{"batch_time", INT_OPTION, offsetof(DwOptions, batch_time), NULL, GUC_UNIT_MS, "ms", "pg_dualwrite.batch_time", NULL, "any time",
+	"how long one transaction of the backfill may take"},
+	{"max_rows_per_second", INT_OPTION, offsetof(DwOptions, max_rows_per_second), NULL, 0, "rows/s", "pg_dualwrite.max_rows_per_second", NULL,
+	"any time", "limit of the backfill; 0: none"},
+	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION}, {"proof", LATER_OPTION}, {"sample_rate", LATER_OPTION},
+	{"new_reads_percent", LATER_OPTION}, {"max_wal_per_second", LATER_OPTION}, {"max_replica_lag", LATER_OPTION},
+	{"max_slot_retention", LATER_OPTION}, {"window", LATER_OPTION}, {"throttle_query", LATER_OPTION}, {"workers", LATER_OPTION},
+	{"vacuum", LATER_OPTION},
+};
+
+static const Option *
+find_option(const char *name)
+{
+	StringInfoData known;
+
+	for (int i = 0; i < (int) lengthof(options); i++)
+		if (strcmp(options[i].name, name) == 0)
+			return &options[i];
+	initStringInfo(&known);
+	for (int i = 0; i < (int) lengthof(options); i++)
+		if (options[i].kind != LATER_OPTION)
+			appendStringInfo(&known, "%s%s", known.len ? ", " : "", options[i].name);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown option \"%s\"", name),
+			 errdetail("Options are the keys of a JSON object."),
+			 errhint("Known options: %s.", known.data)));
+	return NULL;				/* keep compiler quiet */
+}
+
+static void
+bad_value(const Option *option, const char *value)
+{
+	StringInfoData known;
+
+	initStringInfo(&known);
+	if (option->kind == BOOL_OPTION)
+		appendStringInfoString(&known, "true or false");
+	else if (option->kind == INT_OPTION)
+		appendStringInfo(&known, "a number, 0 or more%s", option->flags ? " (in ms, or a text with a unit, such as \"5ms\")" : "");
+	else
+		for (const struct config_enum_entry *e = option->names; e->name; e++)
+			appendStringInfo(&known, "%s%s", known.len ? ", " : "", e->name);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("bad value \"%s\" for option \"%s\"", value, option->name),
+			 errdetail("%s: %s.", option->name, option->description),
+			 errhint("Possible values: %s.", known.data)));
+}
+
+/* A scalar as text; NULL for null. */
+static char *
+scalar_text(const Option *option, JsonbValue *v)
+{
+	switch (v->type)
+	{
+		case jbvNull:
+			return NULL;
+		case jbvString:
+			return pnstrdup(v->val.string.val, v->val.string.len);
+		case jbvNumeric:
+			return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v->val.numeric)));
+		case jbvBool:
+			return pstrdup(v->val.boolean ? "true" : "false");
+		default:
+			bad_value(option, "(not a scalar)");
+	}
+	return NULL;
+}
+
+static void
+read_option(const Option *option, const char *value, DwOptions *result)
+{
+	char	   *field = (char *) result + option->offset;
+	int			i;
+
+	switch (option->kind)
+	{
+		case ENUM_OPTION:
+			if ((i = dw_enum_value(option->names, value)) < 0)
+				bad_value(option, value);
+			memcpy(field, &i, sizeof(int));
+			break;
+		case BOOL_OPTION:
+			if (!parse_bool(value, (bool *) field))
+				bad_value(option, value);
+			break;
+		case INT_OPTION:
+			if (!parse_int(value, &i, option->flags, NULL) || i < 0 || (option->offset == offsetof(DwOptions, batch_time) && i == 0))
+				bad_value(option, value);
+			memcpy(field, &i, sizeof(int));
+			break;
+		case LATER_OPTION:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("option \"%s\" is not supported by this version", option->name),
+					 errdetail("It is part of the design and comes with a later release."),
+					 errhint("Leave it out.")));
+	}
+}
+
+void
+dw_options_read(Jsonb *object, DwOptions *result)
+{
+	JsonbIterator *it;
+	JsonbValue	v;
+	JsonbIteratorToken t;
+
+	result->mirror = DW_MIRROR_BOTH;
+	result->conflict = dw_default_conflict;
+	result->on_error = dw_default_on_error;
+	result->subscribers_ready = false;
+	result->batch_time = dw_default_batch_time;
+	result->max_rows_per_second = dw_default_max_rows;
+	if (!JB_ROOT_IS_OBJECT(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options must be a JSON object"),
+				 errhint("For example '{\"conflict\": \"authority\"}'.")));
+	it = JsonbIteratorInit(&object->root);
+	while ((t = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		const Option *option;
+		char	   *value;
+
+		if (t != WJB_KEY)
+			continue;
+		option = find_option(pnstrdup(v.val.string.val, v.val.string.len));
+		(void) JsonbIteratorNext(&it, &v, true);
+		if (v.type == jbvBinary)
+			bad_value(option, "(not a scalar)");
+		value = scalar_text(option, &v);
+		if (value)
+			read_option(option, value, result);
+		else if (option->kind == LATER_OPTION)
+			read_option(option, "", result);
+	}
+}
+
+Jsonb *
+dw_options_merge(Jsonb *base, Jsonb *changes)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	Jsonb	   *merged;
+	bool		isnull;
+	MemoryContext old;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT pg_catalog.jsonb_strip_nulls($1 || $2)", DW_DATUM(JSONBOID, JsonbPGetDatum(base), false),
+		   DW_DATUM(JSONBOID, JsonbPGetDatum(changes), false));
+	old = MemoryContextSwitchTo(cxt);
+	merged = DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	MemoryContextSwitchTo(old);
+	dw_run_end(&run);
+	return merged;
+}
+
+/* dualwrite.known_options(): a row an option, for the view dw_options */
+Datum
+dw_known_options(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < (int) lengthof(options); i++)
+	{
+		const Option *o = &options[i];
+		Datum		values[6];
+		bool		nulls[6] = {false};
+
+		if (o->kind == LATER_OPTION)
+			continue;
+		values[0] = CStringGetTextDatum(o->name);
+		nulls[1] = o->unit == NULL;
+		if (o->unit)
+			values[1] = CStringGetTextDatum(o->unit);
+		values[2] = CStringGetTextDatum(o->setting ? GetConfigOption(o->setting, false, false) : o->fallback);
+		values[3] = CStringGetTextDatum(o->setting ? o->setting : "default");
+		values[4] = CStringGetTextDatum(o->changeable);
+		values[5] = CStringGetTextDatum(o->description);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

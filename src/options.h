@@ -1,0 +1,28 @@
+/*
+ * options.h
+ *		The options of a migration: jsonb in, checked values out.
+ */
+#ifndef DW_OPTIONS_H
+#define DW_OPTIONS_H
+
+#include "utils/jsonb.h"
+
+#include "dualwrite.h"
+
+typedef struct DwOptions
+{
+	DwMirrorMode mirror;
+	DwConflict	conflict;
+	DwOnError	on_error;
+	bool		subscribers_ready;
+	int			batch_time;		/* ms */
+	int			max_rows_per_second;	/* 0: no limit */
+} DwOptions;
+
+/* Effective values, with defaults where the object is silent.  Raises 22023, 0A000. */
+extern void dw_options_read(Jsonb *options, DwOptions *result);
+
+/* base with changes merged in; null resets an option */
+extern Jsonb *dw_options_merge(Jsonb *base, Jsonb *changes);
+
+#endif							/* DW_OPTIONS_H */

@@ -1,0 +1,321 @@
+/*
+ * run.c
+ *		Running SQL on the extension's own tables and taking locks.
+ *
+ * The extension's tables belong to the role that installed it; nobody else
+ * may write them.  C code becomes that role for the length of a statement, by
+ * SetUserIdAndSecContext with SECURITY_LOCAL_USERID_CHANGE, which forbids SET
+ * ROLE and SET SESSION AUTHORIZATION to anything run meanwhile.  The search
+ * path is pg_catalog and every name qualified, so a user's objects are never
+ * found by accident.
+ *
+ * Statements run under a snapshot taken now, also in a REPEATABLE READ
+ * transaction: a verb must see what has committed since it got its lock.
+ *
+ * Locks: tries are short, because a request that waits for a strong lock
+ * makes every later writer queue behind it.  Each try is a subtransaction, so
+ * that its timeout can be caught.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "dualwrite.h"
+#include "run.h"
+
+/* plans of the literals that dw_sql has met, by address; live for the session */
+typedef struct PlanEntry
+{
+	const char *sql;
+	SPIPlanPtr	plan;
+} PlanEntry;
+
+static HTAB *plans = NULL;
+
+Oid
+dw_own_role(void)
+{
+	Oid			nsp = get_namespace_oid(DW_SCHEMA, false);
+	Oid			relid = get_relname_relid("migration", nsp);
+	HeapTuple	tup = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tup))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the tables of pg_dualwrite are missing in this database"),
+				 errhint("Run CREATE EXTENSION pg_dualwrite.")));
+	owner = ((Form_pg_class) GETSTRUCT(tup))->relowner;
+	ReleaseSysCache(tup);
+	return owner;
+}
+
+void
+dw_run_begin(DwRun *run, Oid userid)
+{
+	GetUserIdAndSecContext(&run->userid, &run->sec_context);
+	SetUserIdAndSecContext(userid, run->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	run->nestlevel = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	SPI_connect();
+}
+
+void
+dw_run_end(DwRun *run)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, run->nestlevel);
+	SetUserIdAndSecContext(run->userid, run->sec_context);
+}
+
+DwArg
+dw_text_arg(const char *value)
+{
+	DwArg		arg = {TEXTOID, (Datum) 0, value == NULL};
+
+	if (value)
+		arg.value = CStringGetTextDatum(value);
+	return arg;
+}
+
+uint64
+dw_sql(const char *sql, int nargs, const DwArg *args)
+{
+	PlanEntry  *entry;
+	bool		found;
+	Datum		values[24];
+	char		nulls[24];
+	int			rc;
+
+	Assert(nargs <= (int) lengthof(values));
+	if (plans == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(const char *),.entrysize = sizeof(PlanEntry)};
+
+		plans = hash_create("pg_dualwrite plans", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	entry = hash_search(plans, &sql, HASH_ENTER, &found);
+	if (!found)
+		entry->plan = NULL;
+	if (entry->plan == NULL)
+	{
+		Oid			types[24];
+		SPIPlanPtr	plan;
+
+		for (int i = 0; i < nargs; i++)
+			types[i] = args[i].type;
+		plan = SPI_prepare(sql, nargs, types);
+		if (plan == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		entry->plan = plan;
+	}
+	for (int i = 0; i < nargs; i++)
+	{
+		values[i] = args[i].value;
+		nulls[i] = args[i].isnull ? 'n' : ' ';
+	}
+
+	/*
+	 * The snapshot sees what this transaction did so far (SPI advances the
+	 * command counter) and everything committed by now.
+	 */
+	rc = SPI_execute_snapshot(entry->plan, values, nulls, GetLatestSnapshot(), InvalidSnapshot,
+							  false, true, 0);
+	if (rc < 0)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+char *
+dw_sql_text(uint64 row, int column, MemoryContext cxt)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column + 1);
+
+	return value ? MemoryContextStrdup(cxt, value) : NULL;
+}
+
+void
+dw_command(const char *sql)
+{
+	int			rc = SPI_execute(sql, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+}
+
+/* Does this transaction hold locks on tables, other than reads of our own? */
+static bool
+holds_table_locks(void)
+{
+	DwRun		run;
+	bool		held;
+
+	dw_run_begin(&run, dw_own_role());
+	held = DW_SQL("SELECT 1 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation"
+				  " WHERE l.locktype = 'relation' AND l.granted AND l.pid = pg_catalog.pg_backend_pid()"
+				  " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
+				  " AND c.relkind IN ('r', 'p', 'm', 'f') AND l.relation >= $1"
+				  " AND c.relnamespace <> 'dualwrite'::pg_catalog.regnamespace AND l.mode <> 'AccessShareLock'"
+				  " LIMIT 1", DW_OID(FirstNormalObjectId)) > 0;
+	dw_run_end(&run);
+	return held;
+}
+
+/* Who holds locks on the tag, for the error message; palloc'd. */
+static char *
+describe_holders(const LOCKTAG *tag, LOCKMODE mode)
+{
+	StringInfoData buf;
+	VirtualTransactionId *vxid = GetLockConflicts(tag, mode, NULL);
+	DwRun		run;
+	MemoryContext cxt = CurrentMemoryContext;
+
+	initStringInfo(&buf);
+	for (; VirtualTransactionIdIsValid(*vxid); vxid++)
+	{
+		char	   *name;
+		bool		found;
+
+		/* a prepared transaction has no backend: it shows as -1 and its xid */
+		name = psprintf("%d/%u", dw_vxid_backend(*vxid), vxid->localTransactionId);
+		dw_run_begin(&run, dw_own_role());
+		found = DW_SQL("SELECT CASE WHEN l.pid IS NULL THEN pg_catalog.format('prepared transaction \"%s\"', x.gid)"
+					   " ELSE pg_catalog.format('pid %s (%s): %s', l.pid, coalesce(a.state, a.backend_type),"
+					   " pg_catalog.left(pg_catalog.regexp_replace(coalesce(a.query, ''), '\\s+', ' ', 'g'), 200)) END"
+					   " FROM pg_catalog.pg_locks l"
+					   " LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
+					   " LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.pid IS NULL AND x.transaction::text ="
+					   "      pg_catalog.split_part(l.virtualtransaction, '/', 2)"
+					   " WHERE l.virtualtransaction = $1 AND l.granted LIMIT 1", DW_TEXT(name)) > 0;
+		if (found)
+			appendStringInfo(&buf, "%s%s", buf.len ? "; " : "", dw_sql_text(0, 0, cxt));
+		dw_run_end(&run);
+	}
+	return buf.data;
+}
+
+/* One try: true if the lock was got within the timeout. */
+static bool
+try_lock(const LOCKTAG *tag, LOCKMODE mode)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool got = false;
+	char		timeout[32];
+
+	snprintf(timeout, sizeof(timeout), "%d", dw_lock_timeout);
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		int			nestlevel = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		if (tag->locktag_type == LOCKTAG_RELATION)
+			LockRelationOid((Oid) tag->locktag_field2, mode);
+		else
+			(void) LockAcquire(tag, mode, false, false);
+		AtEOXact_GUC(true, nestlevel);
+		ReleaseCurrentSubTransaction();
+		got = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (edata->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(edata);
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return got;
+}
+
+static void
+short_tries(const LOCKTAG *tag, LOCKMODE mode, const char *what)
+{
+	int			tries = holds_table_locks() ? 1 : dw_lock_retries;
+	char	   *holders;
+
+	for (int i = 1;; i++)
+	{
+		if (try_lock(tag, mode))
+			return;
+		if (i >= tries)
+			break;
+
+		/*
+		 * Between tries the writers that queued behind us go through.
+		 * Uneven pauses keep two callers from meeting again and again.
+		 */
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) (dw_lock_timeout / 4 + pg_prng_double(&pg_global_prng_state) * dw_lock_timeout / 2),
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	holders = describe_holders(tag, mode);
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not lock %s in %d %s of %d ms", what, tries, tries == 1 ? "try" : "tries", dw_lock_timeout),
+			 holders[0] ? errdetail("It is held by %s.", holders) : 0,
+			 tries == 1 && dw_lock_retries > 1
+			 ? errhint("There was one try only, because this transaction holds table locks already. Repeat the whole transaction.")
+			 : errhint("Nothing was changed. Repeat the call, or end the transaction that holds the lock.")));
+}
+
+void
+dw_lock_relation(Oid relid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+	char	   *name = get_rel_name(relid);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	if (dw_lock_held(&tag, mode))
+		return;
+	short_tries(&tag, mode, psprintf("table \"%s\"", name));
+}
+
+void
+dw_lock_name(const char *name)
+{
+	LOCKTAG		tag;
+
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = hash_bytes((const unsigned char *) name, strlen(name));
+	tag.locktag_field3 = 0;
+	tag.locktag_field4 = DW_LOCK_NAME;
+	tag.locktag_type = LOCKTAG_ADVISORY;
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	short_tries(&tag, ExclusiveLock, psprintf("migration \"%s\"", name));
+}

@@ -1,0 +1,76 @@
+/*
+ * run.h
+ *		Running SQL and taking locks as someone else, and giving both back.
+ */
+#ifndef DW_RUN_H
+#define DW_RUN_H
+
+#include "storage/lockdefs.h"
+#include "executor/spi.h"
+
+/* what dw_run_begin changed; lives on the caller's stack */
+typedef struct DwRun
+{
+	Oid			userid;
+	int			sec_context;
+	int			nestlevel;
+} DwRun;
+
+/*
+ * Connects to SPI as role userid, in a way that the role's own code can't
+ * leave, with search_path pg_catalog, pg_temp and row_security off.  On error
+ * the (sub)transaction's abort restores everything.
+ */
+extern void dw_run_begin(DwRun *run, Oid userid);
+extern void dw_run_end(DwRun *run);
+
+/* The owner of the extension's tables: the role that may write them. */
+extern Oid	dw_own_role(void);
+
+/* one argument of dw_sql */
+typedef struct DwArg
+{
+	Oid			type;
+	Datum		value;
+	bool		isnull;
+} DwArg;
+
+#define DW_INT4(v) ((DwArg) {INT4OID, Int32GetDatum(v), false})
+#define DW_INT8(v) ((DwArg) {INT8OID, Int64GetDatum(v), false})
+#define DW_BOOL(v) ((DwArg) {BOOLOID, BoolGetDatum(v), false})
+#define DW_OID(v) ((DwArg) {OIDOID, ObjectIdGetDatum(v), false})
+#define DW_FLOAT8(v) ((DwArg) {FLOAT8OID, Float8GetDatum(v), false})
+#define DW_TEXT(v) dw_text_arg(v)
+#define DW_DATUM(t, v, n) ((DwArg) {t, v, n})
+
+/* text argument; NULL is an SQL null */
+extern DwArg dw_text_arg(const char *value);
+
+/*
+ * Runs one statement on the extension's own tables, between dw_run_begin and
+ * dw_run_end, with a snapshot of this moment whatever the isolation level.
+ * sql must be a string literal: its plan is kept for the session.  Returns
+ * SPI_processed; rows, if any, stand in SPI_tuptable.
+ */
+extern uint64 dw_sql(const char *sql, int nargs, const DwArg *args);
+#define DW_SQL(sql, ...) \
+	dw_sql(sql, lengthof(((const DwArg[]) {__VA_ARGS__})), (const DwArg[]) {__VA_ARGS__})
+
+/* Value of SPI_tuptable's row and column (both from 0) as text in the given context, NULL for null. */
+extern char *dw_sql_text(uint64 row, int column, MemoryContext cxt);
+
+/* Runs a command made by sqltext.c, between dw_run_begin and dw_run_end. */
+extern void dw_command(const char *sql);
+
+/*
+ * Locks a relation with short tries: dw_lock_timeout each, dw_lock_retries of
+ * them with jitter between, one where the transaction holds table locks
+ * already.  Raises 55P03 naming who holds the lock.  The lock lasts until the
+ * end of the transaction.
+ */
+extern void dw_lock_relation(Oid relid, LOCKMODE mode);
+
+/* The same for the name of a migration: verbs on one name exclude each other. */
+extern void dw_lock_name(const char *name);
+
+#endif							/* DW_RUN_H */

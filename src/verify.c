@@ -1,0 +1,88 @@
+/*
+ * verify.c
+ *		Compares both sides of every row of a range of blocks.
+ *
+ * Consistency is a property of one row, so chunks may be checked at different
+ * moments: a row that is consistent stays so while the mirror is on.  No lock
+ * on rows, no hash, no long snapshot.  The scan is below row-level security:
+ * it hides nothing.
+ */
+#include "postgres.h"
+
+#include "access/tableam.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+
+#include "compat.h"
+#include "verify.h"
+
+/* Names a row whose new side the old one can't hold; five are enough. */
+static void
+note_loss(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
+{
+	if (check->losses && check->lossy + check->foreign_new <= 5)
+		appendStringInfo(check->losses, "%s%s", check->losses->len ? ", " : "", dw_rule_key_string(rule, slot));
+}
+
+static void
+note_drift(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
+{
+	DwSide		target = DW_OTHER(DW_AUTHORITY(rule->cfg.phase));
+	Datum		values[DW_MAX_COLUMNS];
+	bool		nulls[DW_MAX_COLUMNS];
+	ErrorData  *error = NULL;
+	bool		key_null;
+	Datum		key;
+
+	check->drifted++;
+	dw_rule_values(rule, DW_NEW, slot, values, nulls);
+	if (!dw_rule_initial(rule, DW_NEW, values, nulls))
+	{
+		check->foreign_new++;
+		note_loss(rule, slot, check);
+	}
+	if (rule->side[target].derivable && !dw_rule_derive(rule, target, slot, values, nulls, &error))
+		check->unconvertible++;
+	if (check->ntids < check->max_tids)
+		check->tids[check->ntids++] = slot->tts_tid;
+	if (!check->record)
+		return;
+	key = dw_rule_key_texts(rule, slot, &key_null);
+	dw_drift_record(rule->cfg.member_id, &slot->tts_tid, key, key_null,
+					dw_rule_side_texts(rule, DW_OLD, slot), dw_rule_side_texts(rule, DW_NEW, slot),
+					error ? "unconvertible" : "drift", error ? dw_rule_sqlstate(error) : NULL,
+					error ? error->message : "the sides don't follow from each other", false);
+}
+
+void
+dw_check_blocks(DwRule *rule, Relation rel, Snapshot snapshot, BlockNumber start, BlockNumber end, DwCheck *check)
+{
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+	ItemPointerData from;
+	ItemPointerData to;
+
+	if (start >= end)
+		return;
+	slot = table_slot_create(rel, NULL);
+	ItemPointerSet(&from, start, FirstOffsetNumber);
+	ItemPointerSet(&to, end - 1, MaxOffsetNumber);
+	scan = dw_beginscan_tidrange(rel, snapshot, &from, &to);
+	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
+	{
+		bool		lossy;
+
+		CHECK_FOR_INTERRUPTS();
+		dw_rule_reset(rule);
+		check->rows++;
+		if (!dw_rule_consistent(rule, slot, &lossy, NULL))
+			note_drift(rule, slot, check);
+		else if (lossy)
+		{
+			check->lossy++;
+			note_loss(rule, slot, check);
+		}
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}
