@@ -351,8 +351,8 @@ SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b
        coalesce(w.blocked_by, '{}') AS blocked_by, p.batch_ms, p.last_batch_at
   FROM dualwrite.migration m
   JOIN dualwrite.member b ON b.migration_id = m.id
-  JOIN dualwrite.progress p ON p.member_id = b.id
-       AND p.pass = CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END
+  JOIN LATERAL (SELECT q.* FROM dualwrite.progress q WHERE q.member_id = b.id
+                 ORDER BY q.pass <> CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END LIMIT 1) p ON true
   LEFT JOIN LATERAL (SELECT k.* FROM dualwrite.worker k
                       JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0
                            AND l.classid = k.migration_id::oid AND l.pid = k.pid AND l.granted

@@ -441,12 +441,14 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 		start_fill(b, rel, p);
 		w->range_active = false;
 	}
-	if (p->finished)
-		return true;
-	if (!next_range(w, b, rel, p))
+	if (!p->finished && !next_range(w, b, rel, p))
 	{
 		p->finished = true;
 		dw_progress_put(b->id, "fill", p);
+	}
+	if (p->finished)
+	{
+		table_close(rel, NoLock);
 		return true;
 	}
 
@@ -484,6 +486,7 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 	/* a block that is still locked: give its holder time */
 	if (w->revisit && batch.locked > 0)
 		w->rest_ms = -1;
+	table_close(rel, NoLock);
 	return false;
 }
 
@@ -633,10 +636,14 @@ verify_member(Worker *w, DwMember *b, bool *restart)
 	if (!dw_progress_get(b->id, "verify", &p) || p.relfilenode != dw_relfilenode(rel) || p.epoch != w->m->epoch)
 	{
 		*restart = true;
+		table_close(rel, NoLock);
 		return false;
 	}
 	if (p.finished)
+	{
+		table_close(rel, NoLock);
 		return true;
+	}
 
 	/* to the end as it is now: a row may have moved there */
 	nblocks = RelationGetNumberOfBlocks(rel);
@@ -654,6 +661,7 @@ verify_member(Worker *w, DwMember *b, bool *restart)
 	p.rows_per_second = p.batch_ms > 0 ? check.rows * 1000.0 / (p.batch_ms * 2) : 0;
 	w->rest_ms = (int) p.batch_ms;
 	dw_progress_put(b->id, "verify", &p);
+	table_close(rel, NoLock);
 	return p.finished;
 }
 
