@@ -190,7 +190,7 @@ SELECT pg_catalog.pg_extension_config_dump('dualwrite.member_id', '');
 SELECT pg_catalog.pg_extension_config_dump('dualwrite.migration', $$WHERE phase <> 'aborted'$$);
 SELECT pg_catalog.pg_extension_config_dump('dualwrite.member', $$WHERE migration_id IN (SELECT id FROM dualwrite.migration WHERE phase NOT IN ('aborted', 'finalized'))$$);
 
-/* ---- internals ---- */
+/* ---- internals; what the views call is executed by whoever reads them ---- */
 
 CREATE FUNCTION dualwrite.mirror() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'dw_mirror';
@@ -199,11 +199,9 @@ COMMENT ON FUNCTION dualwrite.mirror() IS
 
 CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallback text, OUT source text, OUT changeable text, OUT description text)
     RETURNS SETOF record LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_known_options';
-REVOKE ALL ON FUNCTION dualwrite.known_options() FROM PUBLIC;
 
 CREATE FUNCTION dualwrite.home() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
-REVOKE ALL ON FUNCTION dualwrite.home() FROM PUBLIC;
 
 -- versions, in the system catalogs, of everything that a verification relies on:
 -- our triggers, row triggers that fire after them, the rules and what they call
@@ -225,7 +223,7 @@ CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
             SELECT pg_catalog.format('f%s:%s', p.oid, p.xmin)
               FROM pg_catalog.pg_proc p
              WHERE p.pronamespace = 'dualwrite'::pg_catalog.regnamespace
-               AND p.proname ~ ('^m' || member || '_')
+               AND p.proname >= ('m' || member || '_')::pg_catalog.name AND p.proname < ('m' || member || '`')::pg_catalog.name
             UNION ALL
             SELECT DISTINCT pg_catalog.format('c%s:%s', c.oid, c.xmin)
               FROM pg_catalog.pg_proc p
@@ -235,9 +233,8 @@ CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
               JOIN pg_catalog.pg_proc c ON c.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid
                                                         ELSE coalesce(o.oprcode::pg_catalog.oid, k.castfunc) END
              WHERE p.pronamespace = 'dualwrite'::pg_catalog.regnamespace
-               AND p.proname ~ ('^m' || member || '_')) s(v);
+               AND p.proname >= ('m' || member || '_')::pg_catalog.name AND p.proname < ('m' || member || '`')::pg_catalog.name) s(v);
     END;
-REVOKE ALL ON FUNCTION dualwrite.marks(integer, oid) FROM PUBLIC;
 
 /* ---- verbs ---- */
 
@@ -399,7 +396,7 @@ WITH live AS (
       LEFT JOIN dualwrite.control c ON c.migration_id = m.id
 ), st AS (
     SELECT b.*,
-           b.phase IN ('backfilling', 'building', 'verifying') OR b.heal OR (b.phase IN ('ready', 'switched') AND b.two_way
+           b.mirror = 'both' AND (b.phase IN ('backfilling', 'building', 'verifying') OR b.heal) OR b.mirror = 'both' AND (b.phase IN ('ready', 'switched') AND b.two_way
              AND (NOT coalesce(b.verified, false) OR b.phase = 'switched' AND b.verified_at < b.phase_since)) AS work,
            p.blocks_total, p.blocks_done, p.rows_estimated, p.rows_per_second AS rate, p.started_at AS pass_started, p.last_batch_at, p.skipped
       FROM base b
@@ -411,6 +408,7 @@ WITH live AS (
                 WHEN NOT coalesce(s.present, false) THEN 'failed'
                 WHEN s.failed THEN 'failed'
                 WHEN s.copied OR coalesce(s.paused, false) THEN 'paused'
+                WHEN s.mirror <> 'both' THEN 'waiting'
                 WHEN s.work AND s.pids IS NULL THEN 'no_worker'
                 WHEN s.work THEN coalesce(s.w_state, 'running')
                 ELSE 'idle' END AS state_now,
@@ -426,6 +424,7 @@ SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
             WHEN 'failed' THEN CASE WHEN NOT coalesce(f.present, false) THEN 'the table was dropped'
                                     WHEN f.mine THEN f.last_error ELSE 'the error is shown to the owner' END
             WHEN 'paused' THEN CASE WHEN f.copied THEN 'this database is a restored copy of the one where the migration began' ELSE f.pause_reason END
+            WHEN 'waiting' THEN CASE WHEN f.mirror <> 'both' THEN format('the mirror is set to %s: writes make the sides part', f.mirror) ELSE f.w_reason END
             WHEN 'no_worker' THEN 'no background worker is running for it'
             WHEN 'idle' THEN NULL
             ELSE f.w_reason END AS state_reason,
@@ -461,15 +460,16 @@ SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
        f.last_error_at,
        coalesce(f.pids, '{}') AS worker_pids,
        greatest(f.heartbeat_at, f.last_batch_at) AS heartbeat_at,
-       (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
-           AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_old_written' WHERE b.migration_id = f.id) AS old_side_written_at,
-       (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
-           AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_new_written' WHERE b.migration_id = f.id) AS new_side_written_at,
+       CASE WHEN f.mine THEN (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+           AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_old_written' WHERE b.migration_id = f.id) END AS old_side_written_at,
+       CASE WHEN f.mine THEN (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+           AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_new_written' WHERE b.migration_id = f.id) END AS new_side_written_at,
        CASE WHEN f.phase IN ('finalized', 'aborted') THEN '-- nothing: the migration has ended'
             WHEN NOT coalesce(f.present, false) THEN format('SELECT dw_abort(%L); -- the table was dropped', f.name)
             WHEN f.failed AND f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- mend these rows (or CALL dw_reconcile), then dw_resume', f.name)
             WHEN f.failed THEN format('SELECT dw_resume(%L); -- once what last_error says is mended', f.name)
             WHEN f.state_now = 'paused' THEN format('SELECT dw_resume(%L); -- it is paused', f.name)
+            WHEN f.mirror <> 'both' THEN format('SELECT dw_set(%L, ''{"mirror": "both"}''); -- the mirror is not on both ways', f.name)
             WHEN f.state_now = 'no_worker' THEN 'SELECT dw_ensure_workers(); -- no background worker is running for it'
             WHEN f.phase IN ('backfilling', 'building', 'verifying') THEN format('CALL dw_wait(%L); -- the worker is at work', f.name)
             WHEN f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- these rows differ: mend them, then dw_verify', f.name)
@@ -492,9 +492,11 @@ COMMENT ON VIEW dw_drift IS 'rows found or recorded as not consistent, for the o
 GRANT SELECT ON dw_drift TO PUBLIC;
 
 CREATE VIEW dw_events AS
-SELECT e.at, e.migration, e.event, e.phase_from, e.phase_to, e.actor, e.application_name, e.pid, e.note, e.detail
-  FROM dualwrite.event e;
-COMMENT ON VIEW dw_events IS 'everything that happened to the migrations, and by whom';
+SELECT e.at, e.migration, e.event, e.phase_from, e.phase_to, e.actor, e.application_name, e.pid,
+       CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN e.note END AS note,
+       CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN e.detail END AS detail
+  FROM dualwrite.event e LEFT JOIN dualwrite.migration m ON m.id = e.migration_id;
+COMMENT ON VIEW dw_events IS 'everything that happened to the migrations, and by whom; notes, which may show data, to the owner';
 GRANT SELECT ON dw_events TO PUBLIC;
 
 CREATE VIEW dw_options AS

@@ -218,7 +218,7 @@ dw_resume(PG_FUNCTION_ARGS)
 {
 	char	   *name = name_arg(fcinfo, "dw_resume");
 	DwMigration *m = dw_verb_begin("dw_resume()", name);
-	bool		idle = !m->paused && !m->failed && !m->copied;
+	bool		idle = !m->paused && !m->failed && !m->copied && dw_mirror_problem(m) == NULL;
 	ListCell   *lc;
 
 	dw_check_active(m);
@@ -378,10 +378,12 @@ check_may_flip(DwMigration *m, const char *verb)
 		missing = psprintf(INT64_FORMAT " rows are recorded as not consistent", m->open_drift);
 		hint = "Mend the rows that dw_drift shows (or CALL dw_reconcile(%1$s)), then SELECT * FROM dw_verify(%1$s).";
 	}
+	else if ((missing = dw_mirror_problem(m)) != NULL)
+		hint = "SELECT dw_resume(%s) mends the mirror, then it has to be verified again.";
+	else if (m->marks_changed)
+		missing = "its triggers or rules, or functions that these use, or triggers that fire after the mirror, have changed since it was verified";
 	else if (!m->verified)
 		missing = "it has not been verified since a hole was opened in the mirror";
-	else if (strcmp(m->verified_marks, dw_migration_marks(m)) != 0)
-		missing = "its triggers or rules, or functions that these use, or triggers that fire after the mirror, have changed since it was verified";
 	if (missing == NULL)
 		return;
 	ereport(ERROR,

@@ -73,6 +73,7 @@ dw_verify(PG_FUNCTION_ARGS)
 	char	   *snapshot;
 	DwTotals	t;
 	bool		whole;
+	bool		one_way;
 
 	if (!(sample > 0 && sample <= 1))
 		ereport(ERROR,
@@ -85,11 +86,13 @@ dw_verify(PG_FUNCTION_ARGS)
 	m = dw_verb_begin("dw_verify()", name);
 	dw_check_active(m);
 	INSTR_TIME_SET_CURRENT(start);
+	/* one way, after the switch: the old side is not kept in sync, so rows may differ */
+	one_way = !m->two_way && m->phase == DW_SWITCHED;
 	/* before ready, rows that aren't filled yet differ: they are counted, not recorded */
-	whole = sample >= 1 && m->phase != DW_BACKFILLING && !m->heal && m->mirror == DW_MIRROR_BOTH && !m->copied;
+	whole = sample >= 1 && m->phase != DW_BACKFILLING && !m->heal && m->mirror == DW_MIRROR_BOTH && !m->copied && !one_way;
 	marks = dw_migration_marks(m);
 	snapshot = dw_current_snapshot();
-	dw_check_now(m, sample, m->phase != DW_BACKFILLING && !m->heal, &t, NULL);
+	dw_check_now(m, sample, m->phase != DW_BACKFILLING && !m->heal && !one_way, &t, NULL);
 	if (whole)
 	{
 		(void) dw_verification_end(m, m->epoch, marks, snapshot, &t);
@@ -234,6 +237,12 @@ dw_reconcile(PG_FUNCTION_ARGS)
 				 errmsg("migration \"%s\" can't be reconciled before it is filled", m->name),
 				 errdetail("It is %s.", dw_enum_name(dw_phase_names, m->phase)),
 				 errhint("CALL dw_wait(%s, 'verifying').", quote_literal_cstr(m->name))));
+	if (!m->two_way && m->phase == DW_SWITCHED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be reconciled after the switch: it is one way", m->name),
+				 errdetail("There is no expression that gives the old side from the new one."),
+				 errhint("The new side is in authority; go on with dw_finalize.")));
 	wait_for_writers(m, keep);
 	MemoryContextSwitchTo(keep);
 	m = dw_migration_get(m->id);

@@ -124,10 +124,10 @@ member_objects(int member_id, bool relations, List **oids)
 	dw_run_begin(&run, dw_own_role());
 	if (relations)
 		DW_SQL("SELECT c.relname, c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'dualwrite'::regnamespace AND c.relkind = 'S'"
-			   " AND c.relname ~ ('^m' || $1 || '_') ORDER BY 1", DW_INT4(member_id));
+			   " AND c.relname >= ('m' || $1 || '_')::name AND c.relname < ('m' || $1 || '`')::name ORDER BY 1", DW_INT4(member_id));
 	else
 		DW_SQL("SELECT p.proname, p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'dualwrite'::regnamespace"
-			   " AND p.proname ~ ('^m' || $1 || '_') ORDER BY 1", DW_INT4(member_id));
+			   " AND p.proname >= ('m' || $1 || '_')::name AND p.proname < ('m' || $1 || '`')::name ORDER BY 1", DW_INT4(member_id));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		char	   *name = dw_sql_text(i, 0, cxt);
@@ -279,6 +279,24 @@ dw_attach_triggers(int member_id, Oid relid)
 		make_trigger(member_id, relid, first, true);
 	CommandCounterIncrement();
 	return last || first || drop_first;
+}
+
+char *
+dw_attach_problem(int member_id, Oid relid)
+{
+	Relation	rel = RelationIdGetRelation(relid);
+	TriggerSurvey s;
+	char	   *problem = NULL;
+
+	survey(member_id, rel, &s);
+	if (s.last[0] == '\0')
+		problem = psprintf("the mirror's trigger on table \"%s\" is missing", RelationGetRelationName(rel));
+	else if (s.disabled)
+		problem = psprintf("the mirror's trigger on table \"%s\" is disabled", RelationGetRelationName(rel));
+	else if (s.others > 0 && strcmp(s.last, s.highest) < 0)
+		problem = psprintf("trigger \"%s\" of table \"%s\" fires after the mirror's", s.highest, RelationGetRelationName(rel));
+	RelationClose(rel);
+	return problem;
 }
 
 /* ---- the snapshot rule ---- */

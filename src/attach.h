@@ -32,6 +32,9 @@ extern void dw_attach_dependencies(int member_id, Oid relid);
  */
 extern bool dw_attach_triggers(int member_id, Oid relid);
 
+/* What keeps the member's triggers from doing their work, palloc'd; NULL if nothing. */
+extern char *dw_attach_problem(int member_id, Oid relid);
+
 /* Stores the snapshot that tells rows written before this moment; needs the lock that drained the writers. */
 extern void dw_attach_begin(int member_id, Relation rel);
 

@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -75,7 +77,9 @@ dw_home(void)
 	" (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
 	" (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible')," \
 	" EXISTS (SELECT 1 FROM dualwrite.loss x JOIN dualwrite.member b ON b.id = x.member_id WHERE b.migration_id = m.id)," \
-	" coalesce(c.paused, false), c.reason" \
+	" coalesce(c.paused, false), c.reason," \
+	" m.verified_marks IS NOT DISTINCT FROM (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)" \
+	"   FROM dualwrite.member b WHERE b.migration_id = m.id)" \
 	" FROM dualwrite.migration m LEFT JOIN dualwrite.control c ON c.migration_id = m.id"
 
 /* Value of SPI_tuptable's first row, as a bool (null is false), int64 (null is 0), text. */
@@ -130,13 +134,15 @@ read_migration(MemoryContext cxt)
 	m->copied = strcmp(home, dw_home()) != 0;
 	m->verified = got_bool(16);
 	m->verified_since_phase = m->verified && got_bool(17);
-	m->verified_marks = got_text(18, cxt);
 	m->verified_lossy = got_int(0, 19);
 	m->open_drift = got_int(0, 20);
 	m->open_unconvertible = got_int(0, 21);
 	m->lossy = got_bool(22);
 	m->paused = got_bool(23);
 	m->pause_reason = got_text(24, cxt);
+	m->marks_changed = m->verified && !got_bool(25);
+	if (m->marks_changed)
+		m->verified = m->verified_since_phase = false;
 	m->two_way = true;
 
 	DW_SQL("SELECT b.id, b.ord, b.relation::oid, b.has_backward, b.filling, b.relfilenode, b.created_columns"

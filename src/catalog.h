@@ -61,9 +61,9 @@ typedef struct DwMigration
 	bool		failed;
 	char	   *last_error;
 	bool		copied;			/* restored from a dump of another database */
-	bool		verified;		/* a clean pass counts, as far as the epoch tells */
+	bool		verified;		/* a clean pass counts: no hole since it began */
+	bool		marks_changed;	/* ... it doesn't, because triggers or rules changed */
 	bool		verified_since_phase;	/* ... and it ended after the phase began */
-	char	   *verified_marks;
 	int64		verified_lossy;
 	int64		open_drift;		/* rows recorded and not seen repaired */
 	int64		open_unconvertible;

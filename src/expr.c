@@ -188,7 +188,14 @@ dw_expr_is_mutable(Relation rel, const char *text, AttrNumber target)
 char *
 dw_expr_deparse(Node *expr, Oid relid)
 {
-	return deparse_expression(expr, deparse_context_for("r", relid), true, false);
+	int			nestlevel = NewGUCNestLevel();
+	char	   *text;
+
+	/* the body is parsed under this path, so names are printed for it */
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	text = deparse_expression(expr, deparse_context_for("r", relid), true, false);
+	AtEOXact_GUC(true, nestlevel);
+	return text;
 }
 
 Bitmapset *

@@ -24,6 +24,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "attach.h"
 #include "batch.h"
 #include "compat.h"
 #include "migration.h"
@@ -122,6 +123,31 @@ dw_filled(DwMigration *m)
 	CommandCounterIncrement();
 }
 
+char *
+dw_mirror_problem(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+		char	   *problem = get_rel_name(b->relid) ? dw_attach_problem(b->id, b->relid) : pstrdup("the table was dropped");
+
+		if (problem)
+			return problem;
+	}
+	return NULL;
+}
+
+/* The pass ended, but not clean: the migration stops until someone has looked. */
+static void
+stop_on(DwMigration *m, const char *event, const char *note)
+{
+	dw_migration_set_failed(m->id, true, note);
+	dw_event(m->id, m->name, event, -1, -1, note);
+	CommandCounterIncrement();
+}
+
 DwVerdict
 dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t)
 {
@@ -136,9 +162,12 @@ dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *
 	{
 		dw_migration_set_counts(m, t->drifted - t->unconvertible, t->unconvertible);
 		note = psprintf(INT64_FORMAT " of " INT64_FORMAT " rows are not consistent (see dw_drift)", t->drifted, t->rows);
-		dw_migration_set_failed(m->id, true, note);
-		dw_event(m->id, m->name, "drift found", -1, -1, note);
-		CommandCounterIncrement();
+		stop_on(m, "drift found", note);
+		return DW_DRIFT;
+	}
+	if ((note = dw_mirror_problem(m)) != NULL)
+	{
+		stop_on(m, "mirror broken", note);
 		return DW_DRIFT;
 	}
 	dw_drift_close(m, snapshot);
@@ -147,9 +176,7 @@ dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *
 	if (fresh->open_drift > 0)
 	{
 		note = psprintf(INT64_FORMAT " rows were recorded as not consistent while the verification ran (see dw_drift)", fresh->open_drift);
-		dw_migration_set_failed(m->id, true, note);
-		dw_event(m->id, m->name, "drift found", -1, -1, note);
-		CommandCounterIncrement();
+		stop_on(m, "drift found", note);
 		return DW_DRIFT;
 	}
 	if (!dw_migration_set_verified(m, epoch, marks, t->lossy))

@@ -48,6 +48,9 @@ typedef enum DwVerdict
  */
 extern DwVerdict dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t);
 
+/* What is wrong with the triggers of the mirror, palloc'd; NULL if nothing. */
+extern char *dw_mirror_problem(DwMigration *m);
+
 /* Are all tables of the migration small enough to be dealt with on the spot? */
 extern bool dw_is_small(const DwMigration *m);
 

@@ -279,7 +279,7 @@ report(Worker *w, const char *state, const char *reason, const char *signal, dou
 
 	if (reason == NULL)
 		reason = "";
-	if (w->state == state && strcmp(w->reason, reason) == 0 && ms_since(w->reported) < HEARTBEAT_MS)
+	if (w->m == NULL || (w->state && strcmp(w->state, state) == 0 && strcmp(w->reason, reason) == 0 && ms_since(w->reported) < HEARTBEAT_MS))
 		return;
 	w->state = state;
 	strlcpy(w->reason, reason, sizeof(w->reason));
@@ -724,7 +724,7 @@ after_error(Worker *w, ErrorData *error)
 	{
 		begin_step();
 		dw_migration_set_failed(w->migration_id, true, error->message);
-		dw_event(w->migration_id, w->m->name, "failed", -1, -1, error->message);
+		dw_event(w->migration_id, w->m ? w->m->name : "?", "failed", -1, -1, error->message);
 		commit_step();
 		w->stamp = NULL;
 	}
