@@ -20,8 +20,9 @@ CREATE SEQUENCE dualwrite.member_id AS integer;
  * from it (new in 'switched', old before).  epoch counts the holes opened in
  * the mirror: a verification counts only while the epoch it began in is still
  * the current one and the marks (catalog versions of triggers and rules) are
- * unchanged.  checking: a chunked pass is under way, so the mirror looks at
- * every row that it passes.  heal: a hole was opened and closed; the next pass goes over
+ * unchanged.  checking: the token of the pass in chunks
+ * that is under way, or 0; while there is one, the mirror looks at every row
+ * that it passes.  heal: a hole was opened and closed; the next pass goes over
  * inconsistent rows only.
  */
 CREATE TABLE dualwrite.migration (
@@ -38,7 +39,7 @@ CREATE TABLE dualwrite.migration (
     options         jsonb NOT NULL DEFAULT '{}',
     epoch           bigint NOT NULL DEFAULT 1,
     home            text NOT NULL,
-    checking        boolean NOT NULL DEFAULT false,
+    checking        bigint NOT NULL DEFAULT 0,
     failed          boolean NOT NULL DEFAULT false,
     last_error      text,
     last_error_at   timestamptz,
@@ -88,6 +89,7 @@ CREATE TABLE dualwrite.progress (
     part            integer NOT NULL DEFAULT 0,
     relfilenode     oid NOT NULL,
     epoch           bigint NOT NULL,
+    token           bigint NOT NULL DEFAULT 0,
     marks           text,
     snapshot        pg_snapshot,
     blocks_total    bigint NOT NULL,

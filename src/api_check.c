@@ -95,7 +95,7 @@ dw_verify(PG_FUNCTION_ARGS)
 	dw_check_now(m, sample, m->phase != DW_BACKFILLING && !m->heal && !one_way, &t, NULL);
 	if (whole)
 	{
-		(void) dw_verification_end(m, m->epoch, marks, snapshot, &t);
+		(void) dw_verification_end(m, 0, m->epoch, marks, snapshot, &t);
 		dw_progress_forget(m, "verify");
 	}
 	values[0] = Int64GetDatum(t.rows);
@@ -191,13 +191,14 @@ reconcile_chunk(DwMigration *m, DwMember *b, BlockNumber from, bool repair, Reco
 }
 
 /* Waits until writers that may not know that a pass is under way have ended. */
-static void
+static int64
 wait_for_writers(DwMigration *m, MemoryContext keep)
 {
+	int64		token;
 	List	   *writers;
 	MemoryContext old;
 
-	dw_migration_set_checking(m, true);
+	token = dw_checking_begin(m);
 	commit_step();
 	old = MemoryContextSwitchTo(keep);
 	writers = dw_writers_now(m);
@@ -207,6 +208,7 @@ wait_for_writers(DwMigration *m, MemoryContext keep)
 		commit_step();
 		dw_sleep(50);
 	}
+	return token;
 }
 
 Datum
@@ -216,6 +218,7 @@ dw_reconcile(PG_FUNCTION_ARGS)
 	char	   *name = name_arg(fcinfo, "dw_reconcile");
 	bool		repair = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
 	DwMigration *m;
+	int64		token;
 	Reconcile	r = {0};
 	DwTotals	t;
 	char	   *marks;
@@ -243,7 +246,7 @@ dw_reconcile(PG_FUNCTION_ARGS)
 				 errmsg("migration \"%s\" can't be reconciled after the switch: it is one way", m->name),
 				 errdetail("There is no expression that gives the old side from the new one."),
 				 errhint("The new side is in authority; go on with dw_finalize.")));
-	wait_for_writers(m, keep);
+	token = wait_for_writers(m, keep);
 	MemoryContextSwitchTo(keep);
 	m = dw_migration_get(m->id);
 	marks = dw_migration_marks(m);
@@ -279,9 +282,9 @@ dw_reconcile(PG_FUNCTION_ARGS)
 	if (r.repaired > 0)
 		dw_event(m->id, m->name, "repaired", -1, -1, psprintf(INT64_FORMAT " rows, from the %s side", r.repaired, dw_side_name(DW_AUTHORITY(m->phase))));
 	if (m->mirror == DW_MIRROR_BOTH)
-		verdict = dw_verification_end(m, m->epoch, marks, snapshot, &t);
+		verdict = dw_verification_end(m, token, m->epoch, marks, snapshot, &t);
 	else
-		dw_migration_set_checking(m, false);
+		(void) dw_checking_end(m, token);
 	dw_progress_forget(m, "verify");
 	ereport(NOTICE,
 			(errmsg("migration \"%s\": " INT64_FORMAT " rows checked, " INT64_FORMAT " repaired, " INT64_FORMAT " still differ%s",

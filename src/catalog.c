@@ -24,6 +24,7 @@
 #include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -377,11 +378,32 @@ dw_migration_set_heal(DwMigration *m, bool heal)
 	invalidate(m);
 }
 
-void
-dw_migration_set_checking(DwMigration *m, bool checking)
+int64
+dw_checking_begin(DwMigration *m)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET checking = $2 WHERE id = $1 AND checking <> $2", DW_INT4(m->id), DW_BOOL(checking));
+	DwRun		run;
+	int64		token;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("UPDATE dualwrite.migration SET checking = pg_catalog.pg_current_xact_id()::text::bigint WHERE id = $1 RETURNING checking", DW_INT4(m->id));
+	token = got_int(0, 1);
+	dw_run_end(&run);
 	invalidate(m);
+	return token;
+}
+
+bool
+dw_checking_end(DwMigration *m, int64 token)
+{
+	DwRun		run;
+	bool		ours;
+
+	dw_run_begin(&run, dw_own_role());
+	ours = DW_SQL("UPDATE dualwrite.migration SET checking = 0 WHERE id = $1 AND ($2 = 0 OR checking = $2)", DW_INT4(m->id), DW_INT8(token)) > 0;
+	dw_run_end(&run);
+	if (ours)
+		invalidate(m);
+	return ours;
 }
 
 void
@@ -526,7 +548,7 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 
 	memset(p, 0, sizeof(*p));
 	dw_run_begin(&run, dw_own_role());
-	found = DW_SQL("SELECT relfilenode, epoch, marks, snapshot, blocks_total, blocks_done, rows_estimated, rows_done, rows_already, rows_locked,"
+	found = DW_SQL("SELECT relfilenode, epoch, marks, snapshot, token, blocks_total, blocks_done, rows_estimated, rows_done, rows_already, rows_locked,"
 				   " rows_failed, rows_drifted, rows_lossy, wal_bytes, throttled_ms, batch_ms, rows_per_second, finished"
 				   " FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part = 0",
 				   DW_INT4(member_id), DW_TEXT(pass)) > 0;
@@ -540,10 +562,11 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 		p->marks = got_text(3, cxt);
 		p->snapshot = got_text(4, cxt);
 		for (int i = 0; i < (int) lengthof(counts); i++)
-			*counts[i] = got_int(0, 5 + i);
-		p->batch_ms = strtod(got_text(16, cxt), NULL);
-		p->rows_per_second = strtod(got_text(17, cxt), NULL);
-		p->finished = got_bool(18);
+			*counts[i] = got_int(0, 6 + i);
+		p->token = got_int(0, 5);
+		p->batch_ms = strtod(got_text(17, cxt), NULL);
+		p->rows_per_second = strtod(got_text(18, cxt), NULL);
+		p->finished = got_bool(19);
 	}
 	dw_run_end(&run);
 	return found;
@@ -552,14 +575,14 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 void
 dw_progress_start(int member_id, const char *pass, DwProgress *p)
 {
-	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated)"
-				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8)"
+	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated, token)"
+				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9)"
 				 " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot,"
-				 " blocks_total = $7, rows_estimated = $8, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
+				 " blocks_total = $7, rows_estimated = $8, token = $9, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
 				 " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, batch_ms = 0, rows_per_second = 0,"
 				 " started_at = pg_catalog.clock_timestamp(), last_batch_at = NULL, finished = false",
 				 DW_INT4(member_id), DW_TEXT(pass), DW_OID(p->relfilenode), DW_INT8(p->epoch), DW_TEXT(p->marks), DW_TEXT(p->snapshot),
-				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated));
+				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token));
 }
 
 void
@@ -707,6 +730,34 @@ dw_migration_stamp(int id)
 		s = dw_sql_text(0, 0, cxt);
 	dw_run_end(&run);
 	return s;
+}
+
+List *
+dw_table_writers(Oid relid)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *writers = NIL;
+	DwRun		run;
+
+	/* VACUUM and the like lock the table, too, but write no rows */
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted"
+		   " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
+		   " AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"
+		   " AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')", DW_OID(relid));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *text = dw_sql_text(i, 0, cxt);
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		VirtualTransactionId *v = palloc(sizeof(VirtualTransactionId));
+
+		dw_vxid_backend(*v) = atoi(text);
+		v->localTransactionId = (LocalTransactionId) strtoul(strchr(text, '/') + 1, NULL, 10);
+		writers = lappend(writers, v);
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	return writers;
 }
 
 int
@@ -900,7 +951,7 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	cfg->conflict = dw_enum_value(dw_conflict_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_CONFLICT, desc, &isnull)));
 	cfg->on_error = dw_enum_value(dw_on_error_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_ON_ERROR, desc, &isnull)));
 	cfg->heal = DatumGetBool(heap_getattr(tup, MIGRATION_HEAL, desc, &isnull));
-	cfg->checking = DatumGetBool(heap_getattr(tup, MIGRATION_CHECKING, desc, &isnull));
+	cfg->checking = 0 != DatumGetInt64(heap_getattr(tup, MIGRATION_CHECKING, desc, &isnull));
 	/* in a restored copy the snapshot is about another heap */
 	if (strcmp(TextDatumGetCString(heap_getattr(tup, MIGRATION_HOME, desc, &isnull)), dw_home()) != 0)
 		cfg->begin.valid = false;

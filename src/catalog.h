@@ -127,7 +127,15 @@ extern void dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to);
 
 extern void dw_migration_set_options(DwMigration *m, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error);
 extern void dw_migration_open_hole(DwMigration *m, bool heal);	/* epoch + 1, verification void */
-extern void dw_migration_set_checking(DwMigration *m, bool checking);
+
+/*
+ * A pass in chunks announces itself to the mirror and gets a token; it ends
+ * true if no other pass has taken its place meanwhile.  Token 0: not a pass in
+ * chunks, ends any that is under way.
+ */
+extern int64 dw_checking_begin(DwMigration *m);
+extern bool dw_checking_end(DwMigration *m, int64 token);
+
 extern void dw_migration_set_heal(DwMigration *m, bool heal);
 extern void dw_migration_set_failed(int id, bool failed, const char *error);	/* error NULL: keeps the last one */
 extern void dw_migration_adopt(DwMigration *m); /* this database is its home now */
@@ -154,6 +162,7 @@ typedef struct DwProgress
 {
 	Oid			relfilenode;
 	int64		epoch;
+	int64		token;			/* of dw_checking_begin */
 	char	   *marks;
 	char	   *snapshot;
 	int64		blocks_total;
@@ -207,6 +216,9 @@ extern int	dw_migration_phase(const char *name);
 
 /* changes with every change of the migration or its pause; palloc'd, NULL if it is gone */
 extern char *dw_migration_stamp(int id);
+
+/* virtual transactions (palloc'd) that may be writing the relation, prepared ones included; ours is not among them */
+extern List *dw_table_writers(Oid relid);
 
 /* pids that hold row or table locks of the relation, other than ours; at most max */
 extern int	dw_table_lockers(Oid relid, int max, int *pids);

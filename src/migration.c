@@ -149,14 +149,13 @@ stop_on(DwMigration *m, const char *event, const char *note)
 }
 
 DwVerdict
-dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t)
+dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t)
 {
 	char	   *now = dw_migration_marks(m);
 	char	   *note;
 	DwMigration *fresh;
 
-	dw_migration_set_checking(m, false);
-	if (strcmp(now, marks) != 0)
+	if (!dw_checking_end(m, token) || strcmp(now, marks) != 0)
 		return DW_VOID;
 	if (t->drifted > 0)
 	{
@@ -349,7 +348,7 @@ dw_work_now(DwMigration *m)
 			DwTotals	t;
 
 			dw_check_now(fresh, 1, true, &t, NULL);
-			if (dw_verification_end(fresh, fresh->epoch, marks, snapshot, &t) != DW_CLEAN)
+			if (dw_verification_end(fresh, 0, fresh->epoch, marks, snapshot, &t) != DW_CLEAN)
 				break;
 		}
 	}
@@ -366,19 +365,7 @@ dw_writers_now(DwMigration *m)
 	ListCell   *lc;
 
 	foreach(lc, m->members)
-	{
-		DwMember   *b = lfirst(lc);
-		LOCKTAG		tag;
-
-		SET_LOCKTAG_RELATION(tag, MyDatabaseId, b->relid);
-		for (VirtualTransactionId *v = GetLockConflicts(&tag, ShareLock, NULL); VirtualTransactionIdIsValid(*v); v++)
-		{
-			VirtualTransactionId *copy = palloc(sizeof(VirtualTransactionId));
-
-			*copy = *v;
-			writers = lappend(writers, copy);
-		}
-	}
+		writers = list_concat(writers, dw_table_writers(((DwMember *) lfirst(lc))->relid));
 	return writers;
 }
 

@@ -43,10 +43,11 @@ typedef enum DwVerdict
 } DwVerdict;
 
 /*
- * Ends a complete pass that began at epoch and marks; records of drift that
+ * Ends a complete pass that began at epoch and marks (token: of
+ * dw_checking_begin, 0 for a pass in one snapshot); records of drift that
  * the snapshot (taken when it began) sees are closed by a clean one.
  */
-extern DwVerdict dw_verification_end(DwMigration *m, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t);
+extern DwVerdict dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t);
 
 /* What is wrong with the triggers of the mirror, palloc'd; NULL if nothing. */
 extern char *dw_mirror_problem(DwMigration *m);
@@ -71,7 +72,7 @@ extern void dw_work_now(DwMigration *m);
 /*
  * A pass in chunks may miss a row that moves from a block ahead of it to one
  * behind it.  So before it begins every writer has to know that it must look
- * (dw_migration_set_checking, then commit), and those that might not know yet
+ * (dw_checking_begin, then commit), and those that might not know yet
  * have to end: dw_writers_now lists them (virtual transactions, palloc'd),
  * dw_writers_gone says whether they have ended.
  */

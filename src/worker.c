@@ -102,6 +102,7 @@ typedef struct Worker
 	DwRange		range;
 	List	   *writers;		/* transactions to wait for before a pass in chunks */
 	bool		writers_known;
+	int64		token;			/* of the pass in chunks */
 	int			rest_ms;		/* after this step */
 	const char *state;			/* as last reported */
 	char		reason[256];
@@ -535,7 +536,7 @@ pass_may_begin(Worker *w)
 		MemoryContext old;
 
 		begin_step();
-		dw_migration_set_checking(w->m, true);
+		w->token = dw_checking_begin(w->m);
 		commit_step();
 		begin_step();
 		read_migration(w);		/* the stamp has changed by our own hand */
@@ -577,7 +578,7 @@ start_verify(Worker *w)
 	{
 		DwMember   *b = lfirst(lc);
 		Relation	rel = try_relation_open(b->relid, AccessShareLock);
-		DwProgress	p = {.epoch = w->m->epoch,.marks = marks,.snapshot = snapshot};
+		DwProgress	p = {.epoch = w->m->epoch,.token = w->token,.marks = marks,.snapshot = snapshot};
 
 		if (rel == NULL)
 			continue;
@@ -607,7 +608,7 @@ end_verify(Worker *w)
 		t.unconvertible += p.rows_failed;
 		t.lossy += p.rows_lossy;
 	}
-	verdict = dw_verification_end(w->m, p.epoch, p.marks, p.snapshot, &t);
+	verdict = dw_verification_end(w->m, p.token, p.epoch, p.marks, p.snapshot, &t);
 	dw_progress_forget(w->m, "verify");
 	if (verdict == DW_VOID)
 		dw_event(w->m->id, w->m->name, "verification void", -1, -1, "triggers, rules or options changed while it ran; it begins again");

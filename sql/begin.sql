@@ -1,0 +1,162 @@
+--
+-- dw_begin: what it makes of its arguments, and calling it again.
+--
+
+-- another type, casts both ways; a table this small is ready at once
+CREATE TABLE begin_t (id int PRIMARY KEY, a int);
+INSERT INTO begin_t VALUES (1, 10), (2, NULL), (3, -30);
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT * FROM begin_t ORDER BY id;
+SELECT attname, format_type(atttypid, atttypmod), attnotnull, atthasdef FROM pg_attribute
+ WHERE attrelid = 'begin_t'::regclass AND attnum > 0 ORDER BY attnum;
+INSERT INTO begin_t (id, a) VALUES (4, 40);
+INSERT INTO begin_t (id, b) VALUES (5, 50);
+UPDATE begin_t SET a = a + 1 WHERE id = 1;
+UPDATE begin_t SET b = b + 1 WHERE id = 3;
+SELECT * FROM begin_t ORDER BY id;
+SELECT phase, state, authority, percent_done, bar, pending_rows, drifted, unconvertible, verified_at IS NOT NULL AS verified, next_step
+  FROM dw_status WHERE migration = 'begin';
+
+-- the same again is nothing to do, in every phase; another definition under the name is refused
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT dw_begin('begin', 'public.begin_t', 'a', new_column => 'b', new_type => 'bigint', options => '{}');
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'c');
+\echo :SQLSTATE
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b', 'a + 1');
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b', options => '{"conflict": "old"}');
+SELECT dw_begin('begin', 'pg_class', 'a', 'bigint', 'b');
+SELECT dw_begin_mapping('begin', 'begin_t', '{a}', '{"c": "a + 1"}', new_types => '{"c": "int"}');
+SELECT dw_switch('begin');
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'c');
+SELECT dw_finalize('begin');
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT * FROM begin_t ORDER BY id;
+
+-- the name of a finalized migration is free for another definition
+SELECT dw_begin('begin', 'begin_t', 'b', 'numeric', 'c');
+SELECT dw_begin('begin', 'begin_t', 'b', 'numeric', 'c');
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT migration, phase FROM dw_status WHERE migration = 'begin' ORDER BY started_at;
+-- ... so the first file, run again, is refused while the second one's is under way
+
+-- after an abort it begins again
+SELECT dw_abort('begin');
+SELECT * FROM begin_t ORDER BY id LIMIT 1;
+SELECT dw_begin('begin', 'begin_t', 'b', 'numeric', 'c');
+SELECT dw_abort('begin');
+DROP TABLE begin_t;
+
+-- a rename: type, length and collation are the old column's
+CREATE TABLE begin_t (id int PRIMARY KEY, a varchar(5) COLLATE "C", n numeric(6,2));
+INSERT INTO begin_t VALUES (1, 'x', 1.5), (2, 'abcde', 1234.5);
+SELECT dw_begin('begin', 'begin_t', 'a', new_column => 'b');
+SELECT dw_begin('begin n', 'begin_t', 'n', new_column => 'm');
+SELECT attname, format_type(atttypid, atttypmod), attcollation::regcollation FROM pg_attribute
+ WHERE attrelid = 'begin_t'::regclass AND attnum > 0 AND attname <> 'id' ORDER BY attnum;
+INSERT INTO begin_t (id, b, m) VALUES (3, 'fghij', 9.99);
+SELECT * FROM begin_t ORDER BY id;
+INSERT INTO begin_t (id, b) VALUES (4, 'too long');
+SELECT dw_abort('begin'), dw_abort('begin n');
+\d begin_t
+DROP TABLE begin_t;
+
+-- a cast from a text is one that raises, whatever it meets
+CREATE TABLE begin_t (id int PRIMARY KEY, a text);
+INSERT INTO begin_t VALUES (1, '1'), (2, ' 2 '), (3, NULL);
+SELECT dw_begin('begin', 'begin_t', 'a', 'int', 'b');
+SELECT id, a, b FROM begin_t ORDER BY id;
+-- the backward cast is there, and row 2 isn't touched by it
+UPDATE begin_t SET b = 3 WHERE id = 3;
+INSERT INTO begin_t (id, a) VALUES (4, 'four');
+UPDATE begin_t SET b = 22 WHERE id = 2;
+SELECT id, a, b FROM begin_t ORDER BY id;
+-- what could not be converted went its way, is on record, and keeps the switch from happening
+SELECT key, old_values, new_values, reason, sqlstate, message, repaired_at IS NOT NULL AS repaired
+  FROM dw_drift WHERE migration = 'begin';
+SELECT dw_switch('begin');
+\echo :SQLSTATE
+SELECT dw_abort('begin', accept_loss => true);
+DROP TABLE begin_t;
+
+-- no cast back that is immutable, or a forward expression that no cast undoes: one way
+CREATE TABLE begin_t (id int PRIMARY KEY, a timestamp, t text, total numeric(10,2));
+INSERT INTO begin_t VALUES (1, '2024-02-29 12:00', 'x', 12.34);
+SELECT dw_begin('begin', 'begin_t', 'a', 'timestamptz', 'b', 'a AT TIME ZONE ''UTC''');
+SELECT dw_begin('begin 2', 'begin_t', 'total', 'bigint', 'cents', 'round(total * 100)');
+SELECT id, b AT TIME ZONE 'UTC' AS b, cents FROM begin_t;
+SELECT rollback_note FROM dw_status WHERE migration = 'begin 2' AND phase = 'ready';
+SELECT dw_abort('begin'), dw_abort('begin 2');
+-- a forward expression that is the cast has the cast back
+SELECT dw_begin('begin', 'begin_t', 'total', 'text', 'tt', 'total::text');
+UPDATE begin_t SET tt = '5.50';
+SELECT total, tt FROM begin_t;
+SELECT dw_abort('begin');
+DROP TABLE begin_t;
+
+-- columns that are there already are taken as they are, and left there at the end
+CREATE TABLE begin_t (id int PRIMARY KEY, a int, b bigint);
+INSERT INTO begin_t VALUES (1, 1, 1), (2, 2, NULL), (3, 3, 999);
+SELECT dw_begin('begin', 'begin_t', 'a', new_column => 'b');
+-- row 3 has a value that nobody has asked to throw away
+SELECT * FROM begin_t ORDER BY id;
+SELECT phase, state, drifted, last_error FROM dw_status WHERE migration = 'begin' AND finished_at IS NULL;
+SELECT key, old_values, new_values, reason FROM dw_drift WHERE migration = 'begin' AND repaired_at IS NULL;
+SELECT dw_abort('begin');
+SELECT dw_abort('begin', accept_loss => true);
+SELECT * FROM begin_t ORDER BY id;
+UPDATE begin_t SET b = NULL;
+SELECT dw_begin('begin', 'begin_t', 'a', 'int8', 'b');
+SELECT * FROM begin_t ORDER BY id;
+SELECT dw_begin('begin', 'begin_t', 'a', 'int8', 'b');
+SELECT dw_abort('begin');
+SELECT * FROM begin_t ORDER BY id;
+DROP TABLE begin_t;
+
+-- inline_limit: a table that isn't small is left to the worker
+SET pg_dualwrite.inline_limit = 0;
+CREATE TABLE begin_t (id int PRIMARY KEY, a int);
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT dw_abort('begin');
+INSERT INTO begin_t SELECT i, i FROM generate_series(1, 1000) i;
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+CALL dw_wait('begin');
+SELECT count(*), bool_and(a = b) FROM begin_t;
+SELECT phase, percent_done, pending_rows, drifted FROM dw_status WHERE migration = 'begin' AND finished_at IS NULL;
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT event, phase_from, phase_to FROM dw_events WHERE migration = 'begin' AND phase_to IS NOT NULL
+   AND at >= (SELECT started_at FROM dw_status WHERE migration = 'begin' AND finished_at IS NULL) ORDER BY at;
+SELECT dw_abort('begin');
+RESET pg_dualwrite.inline_limit;
+DROP TABLE begin_t;
+
+-- unlogged and temporary tables, and one without a key
+CREATE UNLOGGED TABLE begin_u (a int);
+CREATE TEMP TABLE begin_p (a int);
+INSERT INTO begin_u SELECT 1 FROM generate_series(1, 3);
+INSERT INTO begin_p SELECT 2 FROM generate_series(1, 3);
+SELECT dw_begin('begin u', 'begin_u', 'a', 'bigint', 'b');
+SELECT dw_begin('begin p', 'begin_p', 'a', 'bigint', 'b');
+INSERT INTO begin_u (b) VALUES (4);
+INSERT INTO begin_p (b) VALUES (5);
+SELECT * FROM begin_u UNION ALL SELECT * FROM begin_p ORDER BY 1;
+SELECT dw_switch('begin u'), dw_switch('begin p');
+SELECT dw_finalize('begin u'), dw_finalize('begin p');
+SELECT * FROM begin_u UNION ALL SELECT * FROM begin_p ORDER BY 1;
+DROP TABLE begin_u, begin_p;
+
+-- an empty table; several migrations on one table, columns apart
+CREATE TABLE begin_t (a int, b int, c int);
+SELECT dw_begin('begin 1', 'begin_t', 'a', 'bigint', 'a8');
+SELECT dw_begin('begin 2', 'begin_t', 'b', 'bigint', 'b8');
+INSERT INTO begin_t (a, b8) VALUES (1, 2);
+SELECT * FROM begin_t;
+UPDATE begin_t SET a8 = 10, b = 20, c = 30;
+SELECT * FROM begin_t;
+SELECT dw_switch('begin 1');
+SELECT dw_finalize('begin 1');
+UPDATE begin_t SET b8 = 200;
+SELECT * FROM begin_t;
+SELECT dw_abort('begin 2');
+SELECT * FROM begin_t;
+DROP TABLE begin_t;
