@@ -21,7 +21,8 @@ DATA = $(call dw_wildcard,sql/pg_dualwrite--*.sql)
 # pg_regress tests, sql/NAME.sql and expected/NAME.out, in the order they run.
 # The first creates the extension; the others rely on it.
 REGRESS = \
-	install
+	install \
+	begin
 
 # What one session's tests print must not depend on the server's locale.
 REGRESS_OPTS = --no-locale --encoding=UTF8

@@ -33,12 +33,11 @@ SELECT dw_finalize('begin');
 SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
 SELECT * FROM begin_t ORDER BY id;
 
--- the name of a finalized migration is free for another definition
+-- the name of a finalized migration is free for another definition, under which the first one is another
 SELECT dw_begin('begin', 'begin_t', 'b', 'numeric', 'c');
 SELECT dw_begin('begin', 'begin_t', 'b', 'numeric', 'c');
 SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
 SELECT migration, phase FROM dw_status WHERE migration = 'begin' ORDER BY started_at;
--- ... so the first file, run again, is refused while the second one's is under way
 
 -- after an abort it begins again
 SELECT dw_abort('begin');
@@ -80,11 +79,14 @@ SELECT dw_abort('begin', accept_loss => true);
 DROP TABLE begin_t;
 
 -- no cast back that is immutable, or a forward expression that no cast undoes: one way
-CREATE TABLE begin_t (id int PRIMARY KEY, a timestamp, t text, total numeric(10,2));
-INSERT INTO begin_t VALUES (1, '2024-02-29 12:00', 'x', 12.34);
+CREATE TABLE begin_t (id int PRIMARY KEY, a timestamp, total numeric(10,2));
+INSERT INTO begin_t VALUES (1, '2024-02-29 12:00', 12.34);
 SELECT dw_begin('begin', 'begin_t', 'a', 'timestamptz', 'b', 'a AT TIME ZONE ''UTC''');
 SELECT dw_begin('begin 2', 'begin_t', 'total', 'bigint', 'cents', 'round(total * 100)');
 SELECT id, b AT TIME ZONE 'UTC' AS b, cents FROM begin_t;
+-- neither cast between these is immutable; the other way needs a zone, too
+SELECT dw_begin('begin 3', 'begin_t', 'a', 'timestamptz', 'c');
+\echo :SQLSTATE
 SELECT rollback_note FROM dw_status WHERE migration = 'begin 2' AND phase = 'ready';
 SELECT dw_abort('begin'), dw_abort('begin 2');
 -- a forward expression that is the cast has the cast back
@@ -98,12 +100,9 @@ DROP TABLE begin_t;
 CREATE TABLE begin_t (id int PRIMARY KEY, a int, b bigint);
 INSERT INTO begin_t VALUES (1, 1, 1), (2, 2, NULL), (3, 3, 999);
 SELECT dw_begin('begin', 'begin_t', 'a', new_column => 'b');
--- row 3 has a value that nobody has asked to throw away
+-- the old side is in authority: whatever stood in the new column before the mirror, the backfill derives forward
 SELECT * FROM begin_t ORDER BY id;
-SELECT phase, state, drifted, last_error FROM dw_status WHERE migration = 'begin' AND finished_at IS NULL;
-SELECT key, old_values, new_values, reason FROM dw_drift WHERE migration = 'begin' AND repaired_at IS NULL;
 SELECT dw_abort('begin');
-SELECT dw_abort('begin', accept_loss => true);
 SELECT * FROM begin_t ORDER BY id;
 UPDATE begin_t SET b = NULL;
 SELECT dw_begin('begin', 'begin_t', 'a', 'int8', 'b');
