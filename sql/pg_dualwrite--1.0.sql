@@ -263,6 +263,12 @@ CREATE FUNCTION dw_plan(migration text) RETURNS TABLE (step integer, command tex
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
 COMMENT ON FUNCTION dw_plan(text) IS 'what a migration will do: not supported by this version (0A000)';
 
+CREATE FUNCTION dw_plan(migration text, relation regclass, old_column name, new_type text DEFAULT NULL,
+                        new_column name DEFAULT NULL, forward text DEFAULT NULL, backward text DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS TABLE (step integer, command text, lock_mode text, blocks text, estimate text, note text)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
+COMMENT ON FUNCTION dw_plan(text, regclass, name, text, name, text, text, jsonb) IS 'what a migration would do: not supported by this version (0A000)';
+
 CREATE FUNCTION dw_expose(migration text, old_schema name, new_schema name)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
 COMMENT ON FUNCTION dw_expose(text, name, name) IS 'versioned schemas: not supported by this version (0A000)';
@@ -321,6 +327,10 @@ COMMENT ON FUNCTION dw_side(text) IS
 CREATE FUNCTION dw_side(migration text, key text)
     RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_not_supported';
 COMMENT ON FUNCTION dw_side(text, text) IS 'the side to read for a key: not supported by this version (0A000)';
+
+CREATE FUNCTION dw_side(migration text, key anyelement)
+    RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_not_supported';
+COMMENT ON FUNCTION dw_side(text, anyelement) IS 'the side to read for a key: not supported by this version (0A000)';
 
 CREATE FUNCTION dw_require(migration text, phase text DEFAULT 'ready')
     RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'dw_require';

@@ -292,7 +292,7 @@ dw_attach_problem(int member_id, Oid relid)
 	if (s.last[0] == '\0')
 		problem = psprintf("the mirror's trigger on table \"%s\" is missing", RelationGetRelationName(rel));
 	else if (s.disabled)
-		problem = psprintf("the mirror's trigger on table \"%s\" is disabled", RelationGetRelationName(rel));
+		problem = psprintf("the mirror's trigger on table \"%s\" is not enabled ALWAYS", RelationGetRelationName(rel));
 	else if (s.others > 0 && strcmp(s.last, s.highest) < 0)
 		problem = psprintf("trigger \"%s\" of table \"%s\" fires after the mirror's", s.highest, RelationGetRelationName(rel));
 	RelationClose(rel);
