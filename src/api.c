@@ -375,7 +375,7 @@ check_may_flip(DwMigration *m, const char *verb)
 	}
 	else if (m->open_drift > 0)
 	{
-		missing = psprintf(INT64_FORMAT " rows are recorded as not consistent", m->open_drift);
+		missing = psprintf(INT64_FORMAT " %s recorded as not consistent", m->open_drift, m->open_drift == 1 ? "row is" : "rows are");
 		hint = "Mend the rows that dw_drift shows (or CALL dw_reconcile(%1$s)), then SELECT * FROM dw_verify(%1$s).";
 	}
 	else if ((missing = dw_mirror_problem(m)) != NULL)

@@ -107,7 +107,7 @@ typedef struct Worker
 	const char *state;			/* as last reported */
 	char		reason[256];
 	instr_time	reported;
-	instr_time	last_batch;
+	instr_time	last_batch;		/* when it began */
 } Worker;
 
 static bool connected = false;
@@ -436,6 +436,7 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 		return false;
 	}
 	INSTR_TIME_SET_CURRENT(start);
+	w->last_batch = start;
 	if (!dw_progress_get(b->id, "fill", p) || p->relfilenode != dw_relfilenode(rel))
 	{
 		/* never begun, or the heap has been rewritten: positions mean nothing any more */
@@ -480,7 +481,6 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 	}
 	p->rows_per_second = w->pace.rows_per_second;
 	dw_progress_put(b->id, "fill", p);
-	INSTR_TIME_SET_CURRENT(w->last_batch);
 	if (w->careful && --w->careful_left <= 0)
 		w->careful = false;
 
