@@ -156,6 +156,7 @@ CREATE TABLE dualwrite.drift (
     repaired_at     timestamptz
 );
 CREATE INDEX drift_open ON dualwrite.drift (member_id, row_ctid) WHERE repaired_at IS NULL;
+CREATE INDEX drift_open_key ON dualwrite.drift (member_id, key) WHERE repaired_at IS NULL;
 
 -- the first writes seen whose new side the old side cannot hold
 CREATE TABLE dualwrite.loss (
@@ -456,6 +457,8 @@ SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
        CASE WHEN f.phase IN ('finalized', 'aborted') THEN 'the migration has ended'
             WHEN NOT f.two_way AND f.phase <> 'switched' THEN 'one way: after the switch there is no way back for what the new side writes'
             WHEN NOT f.two_way THEN 'one way: nothing written to the new side reaches the old one'
+            WHEN f.phase = 'switched' AND f.open_drift > 0 AND f.open_drift = f.open_unconvertible
+                 THEN format('%s rows hold values that the old side cannot: see dw_drift', f.open_drift)
             WHEN f.open_drift > 0 THEN 'rows differ: see dw_drift'
             WHEN f.phase = 'switched' AND (f.heal OR NOT coalesce(f.verified, false)) THEN 'not verified since a hole in the mirror'
             WHEN f.lossy OR f.verified_lossy > 0 THEN 'dw_rollback loses nothing, but the new side holds values that the old side cannot: dw_abort would lose them'
@@ -484,7 +487,7 @@ SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
             WHEN f.mirror <> 'both' THEN format('SELECT dw_set(%L, ''{"mirror": "both"}''); -- the mirror is not on both ways', f.name)
             WHEN f.state_now = 'no_worker' THEN 'SELECT dw_ensure_workers(); -- no background worker is running for it'
             WHEN f.phase IN ('backfilling', 'building', 'verifying') THEN format('CALL dw_wait(%L); -- the worker is at work', f.name)
-            WHEN f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- these rows differ: mend them, then dw_verify', f.name)
+            WHEN f.open_drift > CASE WHEN f.phase = 'switched' THEN f.open_unconvertible ELSE 0 END THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- these rows differ: mend them, then dw_verify', f.name)
             WHEN f.heal OR f.two_way AND NOT coalesce(f.verified, false) THEN format('SELECT * FROM dw_verify(%L); -- not verified since the last change of the mirror', f.name)
             WHEN f.phase = 'ready' THEN format('SELECT dw_switch(%L); -- once every application version that is running can use the new side', f.name)
             WHEN f.two_way AND f.verified_at < f.phase_since THEN format('SELECT * FROM dw_verify(%L); -- dw_finalize needs a verification made after the switch', f.name)

@@ -351,10 +351,12 @@ dw_set(PG_FUNCTION_ARGS)
 /*
  * What keeps authority from moving, other than the phase.  Called under the
  * lock that has drained the writers, with a fresh look at everything.
+ * unconvertible_ok: rows that the old side can't hold are not in the way.
  */
 static void
-check_may_flip(DwMigration *m, const char *verb)
+check_may_flip(DwMigration *m, const char *verb, bool unconvertible_ok)
 {
+	int64		drift = m->open_drift - (unconvertible_ok ? m->open_unconvertible : 0);
 	const char *missing = NULL;
 	const char *hint = "SELECT * FROM dw_verify(%s), then repeat the call.";
 
@@ -373,9 +375,9 @@ check_may_flip(DwMigration *m, const char *verb)
 		missing = "rows written while the mirror was not on are still being looked for";
 		hint = "CALL dw_wait(%s).";
 	}
-	else if (m->open_drift > 0)
+	else if (drift > 0)
 	{
-		missing = psprintf(INT64_FORMAT " %s recorded as not consistent", m->open_drift, m->open_drift == 1 ? "row is" : "rows are");
+		missing = psprintf(INT64_FORMAT " %s recorded as not consistent", drift, drift == 1 ? "row is" : "rows are");
 		hint = "Mend the rows that dw_drift shows (or CALL dw_reconcile(%1$s)), then SELECT * FROM dw_verify(%1$s).";
 	}
 	else if ((missing = dw_mirror_problem(m)) != NULL)
@@ -419,7 +421,7 @@ dw_switch(PG_FUNCTION_ARGS)
 	dw_work_now(m);
 	if (m->phase != DW_READY)
 		wrong_phase(m, "switched", "CALL dw_wait(%s), then repeat the call.");
-	check_may_flip(m, "switched");
+	check_may_flip(m, "switched", false);
 	dw_transition(m, "switch", NULL);
 	locks_last("SHARE ROW EXCLUSIVE");
 	dw_work_now(m);
@@ -447,7 +449,7 @@ dw_rollback(PG_FUNCTION_ARGS)
 				 errdetail("The old side doesn't have what was written to the new one since the switch."),
 				 errhint("Write the old side from the new one, then SELECT dw_abort(%s, accept_loss => true); or go on with dw_finalize.",
 						 quote_literal_cstr(m->name))));
-	check_may_flip(m, "rolled back");
+	check_may_flip(m, "rolled back", false);
 	dw_transition(m, "rollback", NULL);
 	locks_last("SHARE ROW EXCLUSIVE");
 	PG_RETURN_TEXT_P(result("migration \"%s\" is rolled back: the old side is in authority, nothing was dropped", m->name));
@@ -486,7 +488,7 @@ dw_finalize(PG_FUNCTION_ARGS)
 	dw_work_now(m);
 	if (m->phase != DW_SWITCHED)
 		wrong_phase(m, "finalized", "Look at dw_status, migration %s.");
-	check_may_flip(m, "finalized");
+	check_may_flip(m, "finalized", true);
 	if (m->two_way && !m->verified_since_phase)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -557,7 +557,8 @@ default_casts(Spec *spec, Relation rel)
 		 * says something else: total * 100 cast back would be a hundredfold.
 		 */
 		bool		plain = new->expr == NULL ||
-			(forward != NULL && equal(new->node, analyze(rel, forward, DW_NEW, new)));
+			(forward != NULL && !dw_expr_is_mutable(rel, forward, new->attnum) &&
+			 equal(new->node, analyze(rel, forward, DW_NEW, new)));
 
 		if (plain && !dw_expr_is_mutable(rel, backward, old->attnum))
 			old->node = analyze(rel, backward, DW_OLD, old);

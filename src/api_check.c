@@ -74,6 +74,7 @@ dw_verify(PG_FUNCTION_ARGS)
 	DwTotals	t;
 	bool		whole;
 	bool		one_way;
+	int64		last_drift;
 
 	if (!(sample > 0 && sample <= 1))
 		ereport(ERROR,
@@ -92,10 +93,11 @@ dw_verify(PG_FUNCTION_ARGS)
 	whole = sample >= 1 && m->phase != DW_BACKFILLING && !m->heal && m->mirror == DW_MIRROR_BOTH && !m->copied && !one_way;
 	marks = dw_migration_marks(m);
 	snapshot = dw_current_snapshot();
+	last_drift = dw_drift_last();
 	dw_check_now(m, sample, m->phase != DW_BACKFILLING && !m->heal && !one_way, &t, NULL);
 	if (whole)
 	{
-		(void) dw_verification_end(m, 0, m->epoch, marks, snapshot, &t);
+		(void) dw_verification_end(m, 0, m->epoch, marks, snapshot, last_drift, &t);
 		dw_progress_forget(m, "verify");
 	}
 	values[0] = Int64GetDatum(t.rows);
@@ -282,7 +284,7 @@ dw_reconcile(PG_FUNCTION_ARGS)
 	if (r.repaired > 0)
 		dw_event(m->id, m->name, "repaired", -1, -1, psprintf(INT64_FORMAT " rows, from the %s side", r.repaired, dw_side_name(DW_AUTHORITY(m->phase))));
 	if (m->mirror == DW_MIRROR_BOTH)
-		verdict = dw_verification_end(m, token, m->epoch, marks, snapshot, &t);
+		verdict = dw_verification_end(m, token, m->epoch, marks, snapshot, 0, &t);
 	else
 		(void) dw_checking_end(m, token);
 	dw_progress_forget(m, "verify");

@@ -649,6 +649,9 @@ dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum
 	if (ctid)
 		DW_SQL("DELETE FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL",
 			   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
+	if (!key_null)
+		DW_SQL("DELETE FROM dualwrite.drift WHERE member_id = $1 AND key = pg_catalog.jsonb_object($2) AND repaired_at IS NULL",
+			   DW_INT4(member_id), DW_DATUM(TEXTARRAYOID, key, false));
 	DW_SQL("INSERT INTO dualwrite.drift (member_id, row_ctid, key, old_values, new_values, reason, sqlstate, message, repaired_at)"
 		   " VALUES ($1, $2, pg_catalog.jsonb_object($3), pg_catalog.jsonb_object($4), pg_catalog.jsonb_object($5), $6, $7, $8,"
 		   " CASE WHEN $9 THEN pg_catalog.clock_timestamp() END)",
@@ -666,12 +669,25 @@ dw_drift_repaired(int member_id, ItemPointer ctid)
 }
 
 void
-dw_drift_close(DwMigration *m, const char *snapshot)
+dw_drift_close(DwMigration *m, const char *snapshot, int64 last_id)
 {
 	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE repaired_at IS NULL"
 				 " AND member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)"
-				 " AND (pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot) OR xid = pg_catalog.pg_current_xact_id_if_assigned())",
-				 DW_INT4(m->id), DW_TEXT(snapshot));
+				 " AND (pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot) OR xid = pg_catalog.pg_current_xact_id_if_assigned() AND id <= $3)",
+				 DW_INT4(m->id), DW_TEXT(snapshot), DW_INT8(last_id));
+}
+
+int64
+dw_drift_last(void)
+{
+	DwRun		run;
+	int64		id;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT coalesce(max(id), 0) + $1 FROM dualwrite.drift", DW_INT8(0));
+	id = got_int(0, 1);
+	dw_run_end(&run);
+	return id;
 }
 
 void

@@ -192,8 +192,8 @@ extern int	dw_skipped_list(int member_id, int max, BlockNumber *blocks);
 extern void dw_skipped_clear(int member_id);
 
 /*
- * Records a row that isn't consistent; a record of the same row (by ctid)
- * that is still open is replaced.  Arrays of text; ctid and key may be NULL.
+ * Records a row that isn't consistent; a record of the same row (by ctid or
+ * key) that is still open is replaced.  Arrays of text; ctid and key may be NULL.
  */
 extern void dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum old_values, Datum new_values,
 							const char *reason, const char *sqlstate, const char *message, bool repaired);
@@ -201,8 +201,14 @@ extern void dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key
 /* an open record of the row is closed */
 extern void dw_drift_repaired(int member_id, ItemPointer ctid);
 
-/* records committed before the snapshot was taken are closed: a clean pass began after them */
-extern void dw_drift_close(DwMigration *m, const char *snapshot);
+/*
+ * A clean pass began after them, so records are closed that had committed when
+ * the snapshot was taken, or were made by this transaction up to last_id.
+ */
+extern void dw_drift_close(DwMigration *m, const char *snapshot, int64 last_id);
+
+/* the latest record of this transaction or another one */
+extern int64 dw_drift_last(void);
 
 /* a write that the old side can't hold; once is enough */
 extern void dw_loss_note(int member_id, Datum key, bool key_null, const char *reason);

@@ -149,18 +149,26 @@ stop_on(DwMigration *m, const char *event, const char *note)
 }
 
 DwVerdict
-dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t)
+dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot,
+					int64 last_drift, const DwTotals *t)
 {
 	char	   *now = dw_migration_marks(m);
 	char	   *note;
 	DwMigration *fresh;
 
+	/*
+	 * Once the new side is in authority, a row that the old side can't hold is
+	 * right as it is; it stays on record, and in the way of dw_rollback.
+	 */
+	int64		tolerated = m->phase == DW_SWITCHED ? t->unconvertible : 0;
+
 	if (!dw_checking_end(m, token) || strcmp(now, marks) != 0)
 		return DW_VOID;
-	if (t->drifted > 0)
+	if (t->drifted > tolerated)
 	{
 		dw_migration_set_counts(m, t->drifted - t->unconvertible, t->unconvertible);
-		note = psprintf(INT64_FORMAT " of " INT64_FORMAT " rows are not consistent (see dw_drift)", t->drifted, t->rows);
+		note = psprintf(INT64_FORMAT " of " INT64_FORMAT " rows %s not consistent (see dw_drift)", t->drifted, t->rows,
+						t->drifted == 1 ? "is" : "are");
 		stop_on(m, "drift found", note);
 		return DW_DRIFT;
 	}
@@ -169,19 +177,21 @@ dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks,
 		stop_on(m, "mirror broken", note);
 		return DW_DRIFT;
 	}
-	dw_drift_close(m, snapshot);
+	dw_drift_close(m, snapshot, last_drift);
 	CommandCounterIncrement();
 	fresh = dw_migration_get(m->id);
-	if (fresh->open_drift > 0)
+	if (fresh->open_drift > (m->phase == DW_SWITCHED ? fresh->open_unconvertible : 0))
 	{
-		note = psprintf(INT64_FORMAT " rows were recorded as not consistent while the verification ran (see dw_drift)", fresh->open_drift);
+		note = psprintf(INT64_FORMAT " %s recorded as not consistent while the verification ran (see dw_drift)",
+						fresh->open_drift, fresh->open_drift == 1 ? "row was" : "rows were");
 		stop_on(m, "drift found", note);
 		return DW_DRIFT;
 	}
-	if (!dw_migration_set_verified(m, epoch, marks, t->lossy))
+	if (!dw_migration_set_verified(m, epoch, marks, t->lossy + tolerated))
 		return DW_VOID;
 	dw_migration_set_failed(m->id, false, NULL);
-	note = psprintf(INT64_FORMAT " rows, all consistent", t->rows);
+	note = tolerated == 0 ? psprintf(INT64_FORMAT " rows, all consistent", t->rows)
+		: psprintf(INT64_FORMAT " rows, " INT64_FORMAT " of them hold what the old side can't", t->rows, tolerated);
 	if (m->phase == DW_VERIFYING)
 		dw_transition(m, "verified", note);
 	else
@@ -345,10 +355,11 @@ dw_work_now(DwMigration *m)
 		{
 			char	   *marks = dw_migration_marks(fresh);
 			char	   *snapshot = dw_current_snapshot();
+			int64		last_drift = dw_drift_last();
 			DwTotals	t;
 
 			dw_check_now(fresh, 1, true, &t, NULL);
-			if (dw_verification_end(fresh, 0, fresh->epoch, marks, snapshot, &t) != DW_CLEAN)
+			if (dw_verification_end(fresh, 0, fresh->epoch, marks, snapshot, last_drift, &t) != DW_CLEAN)
 				break;
 		}
 	}

@@ -44,10 +44,12 @@ typedef enum DwVerdict
 
 /*
  * Ends a complete pass that began at epoch and marks (token: of
- * dw_checking_begin, 0 for a pass in one snapshot); records of drift that
+ * dw_checking_begin, 0 for a pass in one snapshot, where last_drift is the
+ * latest record made before it); records of drift that
  * the snapshot (taken when it began) sees are closed by a clean one.
  */
-extern DwVerdict dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot, const DwTotals *t);
+extern DwVerdict dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot,
+									 int64 last_drift, const DwTotals *t);
 
 /* What is wrong with the triggers of the mirror, palloc'd; NULL if nothing. */
 extern char *dw_mirror_problem(DwMigration *m);

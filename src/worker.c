@@ -608,7 +608,7 @@ end_verify(Worker *w)
 		t.unconvertible += p.rows_failed;
 		t.lossy += p.rows_lossy;
 	}
-	verdict = dw_verification_end(w->m, p.token, p.epoch, p.marks, p.snapshot, &t);
+	verdict = dw_verification_end(w->m, p.token, p.epoch, p.marks, p.snapshot, 0, &t);
 	dw_progress_forget(w->m, "verify");
 	if (verdict == DW_VOID)
 		dw_event(w->m->id, w->m->name, "verification void", -1, -1, "triggers, rules or options changed while it ran; it begins again");
