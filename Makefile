@@ -24,6 +24,9 @@ REGRESS = \
 	install \
 	begin
 
+# The quick start of README.md, word for word; test/t/090_readme.pl compares them.
+REGRESS += quickstart
+
 # What one session's tests print must not depend on the server's locale.
 REGRESS_OPTS = --no-locale --encoding=UTF8
 
