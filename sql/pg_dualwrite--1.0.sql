@@ -515,7 +515,9 @@ COMMENT ON VIEW dw_events IS 'everything that happened to the migrations, and by
 GRANT SELECT ON dw_events TO PUBLIC;
 
 CREATE VIEW dw_options AS
-SELECT m.name AS migration, o.name, coalesce(m.options ->> o.name, o.fallback) AS setting, o.unit,
+SELECT m.name AS migration, o.name,
+       CASE o.name WHEN 'mirror' THEN m.mirror WHEN 'conflict' THEN m.conflict WHEN 'on_error' THEN m.on_error
+            ELSE coalesce(m.options ->> o.name, o.fallback) END AS setting, o.unit,
        CASE WHEN m.options ? o.name THEN 'migration' ELSE o.source END AS source, o.changeable, o.description
   FROM dualwrite.migration m CROSS JOIN dualwrite.known_options() o
  WHERE m.phase NOT IN ('finalized', 'aborted');

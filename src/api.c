@@ -159,6 +159,7 @@ name_arg(FunctionCallInfo fcinfo, const char *verb)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s needs the name of a migration", verb),
+				 errdetail("The name is null."),
 				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
@@ -279,6 +280,23 @@ close_hole(DwMigration *m)
 		dw_event(m->id, m->name, "hole", -1, -1, "the mirror was not on both ways");
 }
 
+/*
+ * The options as they will be.  What neither was nor is given stays as it was
+ * when the migration began, whatever this session's settings are.
+ */
+static Jsonb *
+merged_options(DwMigration *m, Jsonb *changes, DwOptions *o)
+{
+	Jsonb	   *merged = dw_options_merge(m->options, changes);
+
+	dw_options_read(merged, o);
+	if (!dw_options_name(merged, "conflict") && !dw_options_name(changes, "conflict"))
+		o->conflict = m->conflict;
+	if (!dw_options_name(merged, "on_error") && !dw_options_name(changes, "on_error"))
+		o->on_error = m->on_error;
+	return merged;
+}
+
 Datum
 dw_set(PG_FUNCTION_ARGS)
 {
@@ -295,6 +313,7 @@ dw_set(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("dw_set needs options"),
+				 errdetail("They are null."),
 				 errhint("For example '{\"conflict\": \"authority\"}'.")));
 	changes = PG_GETARG_JSONB_P(1);
 	dw_options_read(changes, &o);
@@ -302,8 +321,7 @@ dw_set(PG_FUNCTION_ARGS)
 	m = dw_migration_find(name, false);
 	dw_check_owner(m);
 	dw_check_active(m);
-	merged = dw_options_merge(m->options, changes);
-	dw_options_read(merged, &o);
+	merged = merged_options(m, changes, &o);
 
 	/* the emergency brake waits for nobody */
 	brake = o.mirror == DW_MIRROR_OFF && m->mirror != DW_MIRROR_OFF;
@@ -311,8 +329,7 @@ dw_set(PG_FUNCTION_ARGS)
 	{
 		m = dw_verb_begin("dw_set()", name);
 		dw_check_active(m);
-		merged = dw_options_merge(m->options, changes);
-		dw_options_read(merged, &o);
+		merged = merged_options(m, changes, &o);
 	}
 	dw_options_read(m->options, &was);
 	if (o.subscribers_ready != was.subscribers_ready)
@@ -601,6 +618,7 @@ dw_side(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("migration \"%s\" does not exist", name),
+				 errdetail("No migration of this database has that name."),
 				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
 	if (dw_session_side != DW_SESSION_AUTO)
 		PG_RETURN_TEXT_P(cstring_to_text(dw_session_side == DW_SESSION_OLD ? "old" : "new"));
@@ -619,13 +637,15 @@ dw_require(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown phase \"%s\"", phase),
+				 errdetail("A migration goes through the phases in a fixed order."),
 				 errhint("Phases are backfilling, building, verifying, ready, switched, finalized, aborted.")));
 	m = dw_migration_find(name, false);
 	if ((int) m->phase < want || (m->phase == DW_ABORTED && want != DW_ABORTED))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is %s, not yet %s", m->name, dw_enum_name(dw_phase_names, m->phase), phase),
-				 m->failed && m->last_error ? errdetail("It failed: %s.", m->last_error) : 0,
+				 m->failed && m->last_error ? errdetail("It failed: %s.", m->last_error)
+				 : errdetail("Authority is with the %s side.", dw_side_name(DW_AUTHORITY(m->phase))),
 				 errhint("CALL dw_wait(%s, %s) waits for it.", quote_literal_cstr(m->name), quote_literal_cstr(phase))));
 	PG_RETURN_TEXT_P(result("migration \"%s\" is %s", m->name, dw_enum_name(dw_phase_names, m->phase)));
 }

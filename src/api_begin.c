@@ -80,11 +80,12 @@ typedef struct Spec
 /* ---- arguments ---- */
 
 static void
-bad_argument(const char *message, const char *hint)
+bad_argument(const char *message, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s", message),
+			 errdetail("%s", detail),
 			 errhint("%s", hint)));
 }
 
@@ -106,7 +107,7 @@ add_column(Spec *spec, DwSide side, char *name)
 	SpecColumn *col;
 
 	if (name == NULL || name[0] == '\0')
-		bad_argument("a column name is empty", "Every column needs a name.");
+		bad_argument("a column name is empty", "A column is found, or created, by its name.", "Every column needs a name.");
 	for (int s = 0; s < 2; s++)
 		for (int i = 0; i < spec->n[s]; i++)
 			if (strcmp(spec->cols[s][i].name, name) == 0)
@@ -116,7 +117,7 @@ add_column(Spec *spec, DwSide side, char *name)
 						 errdetail("A column is on one side of a migration, and there once."),
 						 errhint("The new side needs columns of its own.")));
 	if (spec->n[side] >= DW_MAX_COLUMNS)
-		bad_argument("too many columns on one side of a migration", "At most 32 columns; use several migrations.");
+		bad_argument("too many columns on one side of a migration", "There can be at most 32.", "Use several migrations.");
 	col = &spec->cols[side][spec->n[side]++];
 	memset(col, 0, sizeof(*col));
 	col->name = name;
@@ -141,7 +142,7 @@ each_entry(Jsonb *object, const char *what, void (*callback) (Spec *, char *, ch
 	JsonbIteratorToken t;
 
 	if (!JB_ROOT_IS_OBJECT(object))
-		bad_argument(psprintf("%s must be a JSON object", what), "It maps column names to texts, for example '{\"first_name\": \"split_part(name, '' '', 1)\"}'.");
+		bad_argument(psprintf("%s must be a JSON object", what), "It is something else.", "It maps column names to texts, for example '{\"first_name\": \"split_part(name, '' '', 1)\"}'.");
 	it = JsonbIteratorInit(&object->root);
 	while ((t = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
@@ -153,11 +154,12 @@ each_entry(Jsonb *object, const char *what, void (*callback) (Spec *, char *, ch
 			ereport(ERROR,
 					(errcode(ERRCODE_NAME_TOO_LONG),
 					 errmsg("column name \"%s\" in %s is too long", pnstrdup(v.val.string.val, v.val.string.len), what),
+					 errdetail("It has %d bytes.", v.val.string.len),
 					 errhint("Names have at most %d bytes.", NAMEDATALEN - 1)));
 		key = pnstrdup(v.val.string.val, v.val.string.len);
 		(void) JsonbIteratorNext(&it, &v, true);
 		if (v.type != jbvString)
-			bad_argument(psprintf("%s for column \"%s\" is not a text", what, key), "Expressions and types are given as JSON strings.");
+			bad_argument(psprintf("%s for column \"%s\" is not a text", what, key), "It is another kind of JSON value.", "Expressions and types are given as JSON strings.");
 		callback(spec, key, pnstrdup(v.val.string.val, v.val.string.len));
 	}
 }
@@ -174,7 +176,7 @@ backward_entry(Spec *spec, char *key, char *value)
 	SpecColumn *col = find_column(spec, DW_OLD, key);
 
 	if (col == NULL)
-		bad_argument(psprintf("backward gives column \"%s\", which is not among old_columns", key), "backward gives the old columns, forward the new ones.");
+		bad_argument(psprintf("backward gives column \"%s\", which is not among old_columns", key), "Only the old side can be derived backward.", "backward gives the old columns, forward the new ones.");
 	col->expr = value;
 }
 
@@ -184,7 +186,7 @@ type_entry(Spec *spec, char *key, char *value)
 	SpecColumn *col = find_column(spec, DW_NEW, key);
 
 	if (col == NULL)
-		bad_argument(psprintf("new_types gives a type for column \"%s\", which forward does not give", key), "new_types is for the columns that forward gives.");
+		bad_argument(psprintf("new_types gives a type for column \"%s\", which forward does not give", key), "Every new column is given by an expression.", "new_types is for the columns that forward gives.");
 	col->type = value;
 }
 
@@ -192,9 +194,9 @@ static void
 check_common(Spec *spec, FunctionCallInfo fcinfo, int options_arg)
 {
 	if (spec->name == NULL || spec->name[0] == '\0')
-		bad_argument("a migration needs a name", "The first argument is the name of the migration.");
+		bad_argument("a migration needs a name", "It is null or empty.", "The first argument is the name of the migration.");
 	if (PG_ARGISNULL(1))
-		bad_argument("a migration needs a table", "The second argument is the table.");
+		bad_argument("a migration needs a table", "It is null.", "The second argument is the table.");
 	spec->relid = PG_GETARG_OID(1);
 	spec->options_given = PG_ARGISNULL(options_arg) ? DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")))
 		: PG_GETARG_JSONB_P(options_arg);
@@ -426,6 +428,7 @@ new_column_type(Spec *spec, SpecColumn *col, Relation rel, Oid *type, int32 *typ
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 					 errmsg("column \"%s\" can't have pseudo-type %s", col->name, format_type_be(*type)),
+					 errdetail("Pseudo-types have no values that could be stored."),
 					 errhint("Name a data type.")));
 		*collation = get_typcollation(*type);
 		if (OidIsValid(*collation) && spec->simple && OidIsValid(old->attcollation))
@@ -720,7 +723,13 @@ begin(Spec *spec, const char *verb)
 		return cstring_to_text(psprintf("nothing to do: migration \"%s\" is %s", m->name, dw_enum_name(dw_phase_names, m->phase)));
 
 	/* refuse what can be refused before anybody has to wait */
-	rel = relation_open(spec->relid, AccessShareLock);
+	rel = try_relation_open(spec->relid, AccessShareLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", spec->relid),
+				 errdetail("It was dropped, or the number never named one."),
+				 errhint("Name the table.")));
 	check_table(rel);
 	create = check_columns(spec, rel);
 	if (create && !spec->options.subscribers_ready)
@@ -735,6 +744,7 @@ begin(Spec *spec, const char *verb)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" was changed meanwhile", RelationGetRelationName(rel)),
+				 errdetail("Its columns are no longer those that were looked at before it was locked."),
 				 errhint("Repeat the call.")));
 	relation_close(rel, NoLock);
 	m = attach(spec);
@@ -760,7 +770,7 @@ dw_begin(PG_FUNCTION_ARGS)
 
 	check_common(&spec, fcinfo, 7);
 	if (new_column == NULL && new_type == NULL)
-		bad_argument("nothing to change: neither new_column nor new_type is given", "Name the new column, its type, or both.");
+		bad_argument("nothing to change: neither new_column nor new_type is given", "A migration gives a column another name, another type, or both.", "Name the new column, its type, or both.");
 	if (new_column == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -785,20 +795,20 @@ dw_begin_mapping(PG_FUNCTION_ARGS)
 
 	check_common(&spec, fcinfo, 6);
 	if (PG_ARGISNULL(2) || PG_ARGISNULL(3))
-		bad_argument("a mapping needs old_columns and forward", "For example dw_begin_mapping('names', 'people', '{name}', '{\"first_name\": \"split_part(name, '' '', 1)\"}').");
+		bad_argument("a mapping needs old_columns and forward", "One of them is null.", "For example dw_begin_mapping('names', 'people', '{name}', '{\"first_name\": \"split_part(name, '' '', 1)\"}').");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
 	for (int i = 0; i < n; i++)
 		(void) add_column(&spec, DW_OLD, nulls[i] ? NULL : pstrdup(NameStr(*DatumGetName(names[i]))));
 	each_entry(PG_GETARG_JSONB_P(3), "forward", forward_entry, &spec);
 	if (spec.n[DW_OLD] == 0 || spec.n[DW_NEW] == 0)
-		bad_argument("a mapping needs columns on both sides", "Name old_columns, and give an expression in forward for each new column.");
+		bad_argument("a mapping needs columns on both sides", "One side has none.", "Name old_columns, and give an expression in forward for each new column.");
 	if (!PG_ARGISNULL(4))
 	{
 		each_entry(PG_GETARG_JSONB_P(4), "backward", backward_entry, &spec);
 		for (int i = 0; i < n; i++)
 			if (spec.cols[DW_OLD][i].expr == NULL)
 				bad_argument(psprintf("backward gives no expression for column \"%s\"", spec.cols[DW_OLD][i].name),
-							 "It gives all old_columns, or is left out (one way).");
+							 "A row written by the new side would be left half old.", "It gives all old_columns, or is left out (one way).");
 	}
 	if (!PG_ARGISNULL(5))
 		each_entry(PG_GETARG_JSONB_P(5), "new_types", type_entry, &spec);

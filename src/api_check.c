@@ -45,6 +45,7 @@ name_arg(FunctionCallInfo fcinfo, const char *verb)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s needs the name of a migration", verb),
+				 errdetail("The name is null."),
 				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
@@ -272,6 +273,7 @@ dw_reconcile(PG_FUNCTION_ARGS)
 				ereport(ERROR,
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("migration \"%s\" was changed meanwhile", m->name),
+						 errdetail("Its phase or its mirror is not what it was when this call began."),
 						 errhint("Call dw_reconcile again.")));
 			block = reconcile_chunk(now, b, block, repair, &r, &relfilenode, &end);
 		}
@@ -365,6 +367,7 @@ dw_wait(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown phase \"%s\"", phase),
+				 errdetail("A migration goes through the phases in a fixed order."),
 				 errhint("Phases are backfilling, building, verifying, ready, switched, finalized, aborted.")));
 	check_not_atomic(fcinfo, "dw_wait", "Waiting with an open transaction would hold back VACUUM and block whoever waits for it.");
 	if (!PG_ARGISNULL(2))

@@ -130,7 +130,7 @@ missing_counterparts(Oid relid, DwSideColumns *sides)
 		"   AND pg_catalog.pg_get_constraintdef(n.oid) = " RENAMED("pg_catalog.pg_get_constraintdef(c.oid)") "))");
 	ADD("SELECT pg_catalog.string_agg(pg_catalog.format('NOT NULL of column %I', a.attname), ', ' ORDER BY a.attnum)"
 		" FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum = ANY ($2) AND a.attnotnull"
-		" AND $4 IS NOT NULL AND $5 IS NOT NULL AND $6"
+		" AND $4 IS NOT NULL AND $5 IS NOT NULL AND $6 IS NOT NULL"
 		" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute n WHERE n.attrelid = $1 AND n.attnum = ANY ($3) AND n.attnotnull)");
 	ADD("SELECT pg_catalog.string_agg(pg_catalog.format('%s of column %I', CASE WHEN a.attidentity <> '' THEN 'identity' ELSE 'default' END, a.attname), ', ' ORDER BY a.attnum)"
 		" FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum = ANY ($2) AND (a.atthasdef OR a.attidentity <> '')"

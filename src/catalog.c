@@ -191,6 +191,7 @@ dw_migration_find(const char *name, bool missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("migration \"%s\" does not exist", name),
+				 errdetail("No migration of this database has that name."),
 				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
 	return m;
 }
@@ -349,6 +350,7 @@ dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is no longer in phase %s", m->name, dw_enum_name(dw_phase_names, from)),
+				 errdetail("Someone else moved it on."),
 				 errhint("Look at dw_status and repeat the call.")));
 	m->phase = to;
 	invalidate(m);

@@ -73,6 +73,15 @@ expr_error_callback(void *arg)
 	errcontext("%s expression for column \"%s\"", ec->direction, ec->column);
 }
 
+static void
+not_single(const char *text)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SYNTAX_ERROR),
+			 errmsg("\"%s\" is not a single expression", text),
+			 errdetail("A rule gives one value for one column.")));
+}
+
 /* The one expression in the text; anything more is a syntax error. */
 static Node *
 parse_text(const char *text)
@@ -84,14 +93,12 @@ parse_text(const char *text)
 	if (list_length(s->targetList) != 1 || s->fromClause || s->whereClause || s->groupClause || s->havingClause ||
 		s->windowClause || s->sortClause || s->limitOffset || s->limitCount || s->lockingClause || s->withClause ||
 		s->distinctClause || s->intoClause || s->valuesLists || s->op != SETOP_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("\"%s\" is not a single expression", text)));
+		not_single(text);
+	/* a star is expanded by SELECT only; nothing below knows what to do with it */
 	target = linitial_node(ResTarget, s->targetList);
-	if (target->name || target->indirection || IsA(target->val, SetToDefault))
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("\"%s\" is not a single expression", text)));
+	if (target->name || target->indirection || IsA(target->val, SetToDefault) ||
+		(IsA(target->val, ColumnRef) && IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
+		not_single(text);
 	return target->val;
 }
 
@@ -110,7 +117,8 @@ check_columns(Node *expr, Relation rel)
 					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 					 var->varattno < 0 ? errmsg("a rule can't use system columns")
 					 : errmsg("a rule can't use the whole row"),
-					 errdetail("A BEFORE trigger sees the row before it has any."),
+					 var->varattno < 0 ? errdetail("A BEFORE trigger sees the row before it has any.")
+					 : errdetail("The rule would depend on every column, its own included."),
 					 errhint("Name the columns that the rule needs.")));
 		if (TupleDescAttr(RelationGetDescr(rel), var->varattno - 1)->attgenerated)
 			ereport(ERROR,

@@ -584,6 +584,7 @@ open_call(FmgrInfo *flinfo, TriggerData *td)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("dualwrite.mirror() needs a member id"),
+				 errdetail("The trigger has no arguments."),
 				 errhint("Its triggers are made by dw_begin.")));
 	call->rule = dw_rule_open(atoi(td->tg_trigger->tgargs[0]), td->tg_relation);
 	call->first = td->tg_trigger->tgnargs > 1;
@@ -607,6 +608,7 @@ dw_mirror(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("dualwrite.mirror() must be called as a BEFORE INSERT OR UPDATE trigger FOR EACH ROW"),
+				 errdetail("It was called in another way."),
 				 errhint("Its triggers are made by dw_begin.")));
 	row.update = TRIGGER_FIRED_BY_UPDATE(td->tg_event);
 	tuple = row.update ? td->tg_newtuple : td->tg_trigtuple;

@@ -165,6 +165,7 @@ dw_options_read(Jsonb *object, DwOptions *result)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options must be a JSON object"),
+				 errdetail("It is another kind of JSON value."),
 				 errhint("For example '{\"conflict\": \"authority\"}'.")));
 	it = JsonbIteratorInit(&object->root);
 	while ((t = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
@@ -184,6 +185,12 @@ dw_options_read(Jsonb *object, DwOptions *result)
 		else if (option->kind == LATER_OPTION)
 			read_option(option, "", result);
 	}
+}
+
+bool
+dw_options_name(Jsonb *object, const char *option)
+{
+	return getKeyJsonValueFromContainer(&object->root, option, strlen(option), NULL) != NULL;
 }
 
 Jsonb *

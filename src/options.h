@@ -22,6 +22,9 @@ typedef struct DwOptions
 /* Effective values, with defaults where the object is silent.  Raises 22023, 0A000. */
 extern void dw_options_read(Jsonb *options, DwOptions *result);
 
+/* Does the object name the option? */
+extern bool dw_options_name(Jsonb *options, const char *option);
+
 /* base with changes merged in; null resets an option */
 extern Jsonb *dw_options_merge(Jsonb *base, Jsonb *changes);
 
