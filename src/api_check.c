@@ -141,11 +141,48 @@ typedef struct Reconcile
 	int64		left;
 } Reconcile;
 
+/*
+ * The migration must be as it was when the pass began.  Asked under a lock on
+ * the table that keeps verbs from changing it, so the answer holds for a chunk.
+ */
+static void
+check_unchanged(DwMigration *m)
+{
+	DwMigration *now = dw_migration_get(m->id);
+
+	if (now != NULL && now->phase == m->phase && now->epoch == m->epoch)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("migration \"%s\" was changed meanwhile", m->name),
+			 errdetail("Its phase or its mirror is not what it was when this call began."),
+			 errhint("Call dw_reconcile again.")));
+}
+
+/* May it be reconciled at all? */
+static void
+check_may_reconcile(DwMigration *m)
+{
+	dw_check_active(m);
+	if (m->phase == DW_BACKFILLING || m->heal || m->copied)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be reconciled before it is filled", m->name),
+				 errdetail("It is %s.", dw_enum_name(dw_phase_names, m->phase)),
+				 errhint("CALL dw_wait(%s, 'verifying').", quote_literal_cstr(m->name))));
+	if (!m->two_way && m->phase == DW_SWITCHED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be reconciled after the switch: it is one way", m->name),
+				 errdetail("There is no expression that gives the old side from the new one."),
+				 errhint("The new side is in authority; go on with dw_finalize.")));
+}
+
 /* One chunk of one member, in the current transaction.  Returns the block to go on with. */
 static BlockNumber
 reconcile_chunk(DwMigration *m, DwMember *b, BlockNumber from, bool repair, Reconcile *r, Oid *relfilenode, bool *end)
 {
-	Relation	rel = table_open(b->relid, repair ? RowExclusiveLock : AccessShareLock);
+	Relation	rel = table_open(b->relid, RowExclusiveLock);
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 	BlockNumber to = Min(from + DW_CHUNK_BLOCKS / 8, nblocks);
 	DwCheck		check = {.record = true};
@@ -153,6 +190,7 @@ reconcile_chunk(DwMigration *m, DwMember *b, BlockNumber from, bool repair, Reco
 	DwRun		run;
 	DwRule	   *rule;
 
+	check_unchanged(m);
 	if (*relfilenode != InvalidOid && *relfilenode != dw_relfilenode(rel))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -164,7 +202,7 @@ reconcile_chunk(DwMigration *m, DwMember *b, BlockNumber from, bool repair, Reco
 	check.tids = palloc(sizeof(ItemPointerData) * check.max_tids);
 	dw_run_begin(&run, rel->rd_rel->relowner);
 	PushActiveSnapshot(GetLatestSnapshot());
-	rule = dw_rule_open(b->id, rel);
+	rule = dw_rule_open_active(b->id, rel);
 	dw_check_blocks(rule, rel, GetActiveSnapshot(), from, to, &check);
 	for (int i = 0; repair && i < check.ntids; i++)
 	{
@@ -236,22 +274,11 @@ dw_reconcile(PG_FUNCTION_ARGS)
 	dw_check_writable("dw_reconcile()");
 	m = dw_migration_find(name, false);
 	dw_check_owner(m);
-	dw_check_active(m);
-	if (m->phase == DW_BACKFILLING || m->heal || m->copied)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" can't be reconciled before it is filled", m->name),
-				 errdetail("It is %s.", dw_enum_name(dw_phase_names, m->phase)),
-				 errhint("CALL dw_wait(%s, 'verifying').", quote_literal_cstr(m->name))));
-	if (!m->two_way && m->phase == DW_SWITCHED)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" can't be reconciled after the switch: it is one way", m->name),
-				 errdetail("There is no expression that gives the old side from the new one."),
-				 errhint("The new side is in authority; go on with dw_finalize.")));
+	check_may_reconcile(m);
 	token = wait_for_writers(m, keep);
 	MemoryContextSwitchTo(keep);
 	m = dw_migration_get(m->id);
+	check_may_reconcile(m);		/* the wait may have been long */
 	marks = dw_migration_marks(m);
 	snapshot = dw_current_snapshot();
 	foreach(lc, m->members)
@@ -263,19 +290,9 @@ dw_reconcile(PG_FUNCTION_ARGS)
 
 		while (!end)
 		{
-			DwMigration *now;
-
 			commit_step();
 			CHECK_FOR_INTERRUPTS();
-			/* authority and rules must be those of this chunk: the writers' lock keeps them */
-			now = dw_migration_get(m->id);
-			if (now == NULL || now->phase != m->phase || now->epoch != m->epoch)
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("migration \"%s\" was changed meanwhile", m->name),
-						 errdetail("Its phase or its mirror is not what it was when this call began."),
-						 errhint("Call dw_reconcile again.")));
-			block = reconcile_chunk(now, b, block, repair, &r, &relfilenode, &end);
+			block = reconcile_chunk(m, b, block, repair, &r, &relfilenode, &end);
 		}
 	}
 	MemoryContextSwitchTo(keep);

@@ -287,7 +287,7 @@ dw_fill_now(DwMigration *m)
 
 			CommandCounterIncrement();
 			PushActiveSnapshot(GetLatestSnapshot());
-			rule = dw_rule_open(b->id, rel);
+			rule = dw_rule_open_active(b->id, rel);
 			dw_range_init(&range, start, Min(DW_RANGE_BLOCKS, nblocks - start));
 			fill_batch_now(rule, rel, &range);
 			PopActiveSnapshot();
@@ -316,7 +316,7 @@ dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo
 		DwRule	   *rule;
 
 		dw_run_begin(&run, rel->rd_rel->relowner);
-		rule = dw_rule_open(b->id, rel);
+		rule = dw_rule_open_active(b->id, rel);
 		if (sample >= 1)
 			dw_check_blocks(rule, rel, GetActiveSnapshot(), 0, nblocks, &check);
 		else

@@ -375,6 +375,20 @@ dw_rule_open(int member_id, Relation rel)
 	return rule;
 }
 
+DwRule *
+dw_rule_open_active(int member_id, Relation rel)
+{
+	DwRule	   *rule = dw_rule_open(member_id, rel);
+
+	if (rule == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the migration of table \"%s\" has ended meanwhile", RelationGetRelationName(rel)),
+				 errdetail("Its mirror is gone."),
+				 errhint("dw_events tells when and by whom.")));
+	return rule;
+}
+
 void
 dw_rule_reset(DwRule *rule)
 {

@@ -70,6 +70,9 @@ typedef struct DwRule
  */
 extern DwRule *dw_rule_open(int member_id, Relation rel);
 
+/* The same, where the member must be active: else 55000. */
+extern DwRule *dw_rule_open_active(int member_id, Relation rel);
+
 /* forget results of the last row */
 extern void dw_rule_reset(DwRule *rule);
 

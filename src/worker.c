@@ -458,7 +458,7 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 	constraints_immediate();
 	if (w->revisit)
 		dw_skipped_done(b->id, w->range.start); /* put back if someone still holds a row */
-	dw_fill_batch(dw_rule_open(b->id, rel), rel, &w->range, &batch);
+	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
 	if (dw_range_done(&w->range))
 	{
 		dw_range_free_space(rel, &w->range);
@@ -650,7 +650,7 @@ verify_member(Worker *w, DwMember *b, bool *restart)
 	nblocks = RelationGetNumberOfBlocks(rel);
 	end = Min((BlockNumber) p.blocks_done + DW_CHUNK_BLOCKS, nblocks);
 	become_owner(rel);
-	dw_check_blocks(dw_rule_open(b->id, rel), rel, GetActiveSnapshot(), p.blocks_done, end, &check);
+	dw_check_blocks(dw_rule_open_active(b->id, rel), rel, GetActiveSnapshot(), p.blocks_done, end, &check);
 	p.blocks_done = end;
 	p.blocks_total = nblocks;
 	p.rows_done += check.rows;
