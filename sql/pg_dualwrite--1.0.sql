@@ -357,7 +357,7 @@ SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b
        p.rows_per_second, p.wal_bytes,
        CASE WHEN p.last_batch_at > p.started_at THEN p.wal_bytes / extract(epoch FROM p.last_batch_at - p.started_at)::float8 ELSE 0 END AS wal_bytes_per_second,
        w.throttle_signal, w.throttle_subject, w.throttle_value, w.throttle_limit,
-       p.throttled_ms / 1000.0 AS throttled_seconds,
+       round(p.throttled_ms / 1000.0, 3) AS throttled_seconds,
        coalesce(w.blocked_by, '{}') AS blocked_by, p.batch_ms, p.last_batch_at
   FROM dualwrite.migration m
   JOIN dualwrite.member b ON b.migration_id = m.id
@@ -382,7 +382,8 @@ WITH live AS (
      GROUP BY 1
 ), prog AS (
     SELECT b.migration_id, p.pass, sum(p.blocks_total) AS blocks_total, sum(p.blocks_done) AS blocks_done,
-           sum(p.rows_estimated) AS rows_estimated, sum(p.rows_per_second) FILTER (WHERE NOT p.finished) AS rows_per_second,
+           sum(CASE WHEN p.rows_estimated > 0 OR p.blocks_done = 0 THEN p.rows_estimated
+                    ELSE (p.rows_done + p.rows_already) * p.blocks_total / p.blocks_done END) AS rows_estimated, sum(p.rows_per_second) FILTER (WHERE NOT p.finished) AS rows_per_second,
            min(p.started_at) AS started_at, max(p.last_batch_at) AS last_batch_at, bool_and(p.finished) AS finished,
            sum((SELECT count(*) FROM dualwrite.skipped s WHERE s.member_id = b.id)) AS skipped
       FROM dualwrite.member b JOIN dualwrite.progress p ON p.member_id = b.id
@@ -428,7 +429,7 @@ WITH live AS (
            CASE WHEN s.phase IN ('ready', 'switched', 'finalized') AND NOT s.heal THEN 100
                 WHEN s.phase = 'aborted' THEN NULL
                 WHEN coalesce(s.blocks_total, 0) = 0 THEN 0
-                ELSE least(100, floor(1000.0 * s.blocks_done / s.blocks_total) / 10) END AS pct
+                ELSE least(100, round(floor(1000.0 * s.blocks_done / s.blocks_total) / 10, 1)) END AS pct
       FROM st s
 )
 SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
@@ -458,7 +459,7 @@ SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
             WHEN NOT f.two_way AND f.phase <> 'switched' THEN 'one way: after the switch there is no way back for what the new side writes'
             WHEN NOT f.two_way THEN 'one way: nothing written to the new side reaches the old one'
             WHEN f.phase = 'switched' AND f.open_drift > 0 AND f.open_drift = f.open_unconvertible
-                 THEN format('%s rows hold values that the old side cannot: see dw_drift', f.open_drift)
+                 THEN format('the old side cannot hold the values of %s row(s): see dw_drift', f.open_drift)
             WHEN f.open_drift > 0 THEN 'rows differ: see dw_drift'
             WHEN f.phase = 'switched' AND (f.heal OR NOT coalesce(f.verified, false)) THEN 'not verified since a hole in the mirror'
             WHEN f.lossy OR f.verified_lossy > 0 THEN 'dw_rollback loses nothing, but the new side holds values that the old side cannot: dw_abort would lose them'
@@ -491,7 +492,8 @@ SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
             WHEN f.heal OR f.two_way AND NOT coalesce(f.verified, false) THEN format('SELECT * FROM dw_verify(%L); -- not verified since the last change of the mirror', f.name)
             WHEN f.phase = 'ready' THEN format('SELECT dw_switch(%L); -- once every application version that is running can use the new side', f.name)
             WHEN f.two_way AND f.verified_at < f.phase_since THEN format('SELECT * FROM dw_verify(%L); -- dw_finalize needs a verification made after the switch', f.name)
-            ELSE format('SELECT dw_finalize(%L); -- once no application version uses the old side; until then dw_rollback is the way back', f.name) END AS next_step,
+            ELSE format('SELECT dw_finalize(%L); -- once no application version uses the old side%s', f.name,
+                        CASE WHEN f.two_way AND f.open_drift = 0 THEN '; until then dw_rollback is the way back' END) END AS next_step,
        f.started_at, f.finished_at
   FROM fin f;
 COMMENT ON VIEW dw_status IS 'one row a migration: where it is, why, and what to do next';

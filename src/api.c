@@ -214,32 +214,41 @@ adopt(DwMigration *m)
 	CommandCounterIncrement();
 }
 
+/*
+ * Triggers that were dropped, disabled or overtaken are mended on the way, and
+ * only then is there a lock to wait for.
+ */
+static void
+mend_triggers(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (get_rel_name(b->relid) == NULL || !dw_attach_needed(b->id, b->relid))
+			continue;
+		dw_lock_relation(b->relid, ShareRowExclusiveLock);
+		if (!dw_attach_triggers(b->id, b->relid))
+			continue;
+		dw_migration_open_hole(m, false);
+		dw_event(m->id, m->name, "mirror mended", -1, -1, "its triggers were missing, disabled or no longer first and last");
+	}
+}
+
 Datum
 dw_resume(PG_FUNCTION_ARGS)
 {
 	char	   *name = name_arg(fcinfo, "dw_resume");
 	DwMigration *m = dw_verb_begin("dw_resume()", name);
 	bool		idle = !m->paused && !m->failed && !m->copied && dw_mirror_problem(m) == NULL;
-	ListCell   *lc;
 
 	dw_check_active(m);
 	if (m->copied)
 		adopt(m);
 	else if (!idle)
-	{
-		/* triggers that were dropped, disabled or overtaken are mended on the way */
-		dw_lock_tables(m, ShareRowExclusiveLock);
-		foreach(lc, m->members)
-		{
-			DwMember   *b = lfirst(lc);
-
-			if (get_rel_name(b->relid) && dw_attach_triggers(b->id, b->relid))
-			{
-				dw_migration_open_hole(m, false);
-				dw_event(m->id, m->name, "mirror mended", -1, -1, "its triggers were missing, disabled or no longer first and last");
-			}
-		}
-	}
+		mend_triggers(m);
 	dw_control_set(m->id, false, NULL);
 	dw_migration_set_failed(m->id, false, NULL);
 	if (!idle)
@@ -365,6 +374,17 @@ dw_set(PG_FUNCTION_ARGS)
 
 /* ---- switch and rollback ---- */
 
+static bool
+table_missing(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+		if (get_rel_name(((DwMember *) lfirst(lc))->relid) == NULL)
+			return true;
+	return false;
+}
+
 /*
  * What keeps authority from moving, other than the phase.  Called under the
  * lock that has drained the writers, with a fresh look at everything.
@@ -394,11 +414,13 @@ check_may_flip(DwMigration *m, const char *verb, bool unconvertible_ok)
 	}
 	else if (drift > 0)
 	{
-		missing = psprintf(INT64_FORMAT " %s recorded as not consistent", drift, drift == 1 ? "row is" : "rows are");
-		hint = "Mend the rows that dw_drift shows (or CALL dw_reconcile(%1$s)), then SELECT * FROM dw_verify(%1$s).";
+		missing = psprintf(INT64_FORMAT " %s not consistent", drift, drift == 1 ? "row is" : "rows are");
+		if (drift == m->open_unconvertible && m->phase == DW_SWITCHED)
+			missing = psprintf("the old side can't hold the values of " INT64_FORMAT " %s", drift, drift == 1 ? "row" : "rows");
+		hint = "SELECT * FROM dw_verify(%1$s) shows them in dw_drift; mend them (or CALL dw_reconcile(%1$s)), and verify again.";
 	}
 	else if ((missing = dw_mirror_problem(m)) != NULL)
-		hint = "SELECT dw_resume(%s) mends the mirror, then it has to be verified again.";
+		hint = table_missing(m) ? "SELECT dw_abort(%s)." : "SELECT dw_resume(%s) mends the mirror, then it has to be verified again.";
 	else if (m->marks_changed)
 		missing = "its triggers or rules, or functions that these use, or triggers that fire after the mirror, have changed since it was verified";
 	else if (!m->verified)
@@ -570,7 +592,8 @@ dw_abort(PG_FUNCTION_ARGS)
 	bool		accept_loss = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	bool		lossy = m->lossy;
 	int64		drift = m->open_drift;
-	bool		present = true;
+	bool		present = !table_missing(m);
+	bool		created = false;
 	ListCell   *lc;
 	ListCell   *lc2;
 	List	   *columns = NIL;
@@ -578,8 +601,6 @@ dw_abort(PG_FUNCTION_ARGS)
 	if (m->phase == DW_ABORTED)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is aborted already", m->name));
 	dw_check_active(m);
-	foreach(lc, m->members)
-		present &= get_rel_name(((DwMember *) lfirst(lc))->relid) != NULL;
 	if (present && !accept_loss)
 		check_loss(m);
 	if (present)
@@ -590,6 +611,7 @@ dw_abort(PG_FUNCTION_ARGS)
 	{
 		DwMember   *b = lfirst(lc);
 
+		created |= b->ncreated > 0;
 		columns = lappend(columns, get_rel_name(b->relid) && b->ncreated > 0 ? dw_side_columns(b->id) : NULL);
 	}
 	detach_members(m);
@@ -603,7 +625,8 @@ dw_abort(PG_FUNCTION_ARGS)
 	}
 	dw_migration_set_failed(m->id, false, NULL);
 	dw_transition(m, "abort", accept_loss ? "losses accepted" : present ? NULL : "the table was dropped");
-	PG_RETURN_TEXT_P(result("migration \"%s\" is aborted: the mirror and the columns that it created are gone", m->name));
+	PG_RETURN_TEXT_P(result("migration \"%s\" is aborted: the mirror %s gone", m->name,
+							created ? "and the columns that it created are" : "is"));
 }
 
 /* ---- asking ---- */

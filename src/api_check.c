@@ -123,13 +123,6 @@ check_not_atomic(FunctionCallInfo fcinfo, const char *verb, const char *why)
 				 errhint("Call it on its own, with autocommit.")));
 }
 
-/* Ends a step; memory of the step goes, unless kept in keep. */
-static void
-commit_step(void)
-{
-	SPI_commit();
-}
-
 /* One row that differs: repaired, unless that can't be. */
 typedef struct Reconcile
 {
@@ -240,42 +233,30 @@ wait_for_writers(DwMigration *m, MemoryContext keep)
 	MemoryContext old;
 
 	token = dw_checking_begin(m);
-	commit_step();
+	SPI_commit();
 	old = MemoryContextSwitchTo(keep);
 	writers = dw_writers_now(m);
 	MemoryContextSwitchTo(old);
 	while (!dw_writers_gone(writers))
 	{
-		commit_step();
+		SPI_commit();
 		dw_sleep(50);
 	}
 	return token;
 }
 
-Datum
-dw_reconcile(PG_FUNCTION_ARGS)
+/* The pass over all members, committing as it goes. */
+static void
+reconcile(DwMigration *m, bool repair, MemoryContext keep)
 {
-	MemoryContext keep = CurrentMemoryContext;
-	char	   *name = name_arg(fcinfo, "dw_reconcile");
-	bool		repair = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
-	DwMigration *m;
-	int64		token;
 	Reconcile	r = {0};
-	DwTotals	t;
+	DwTotals	t = {0};
+	int64		token = wait_for_writers(m, keep);
 	char	   *marks;
 	char	   *snapshot;
 	ListCell   *lc;
 	DwVerdict	verdict = DW_DRIFT;
-	MemoryContext old;
 
-	check_not_atomic(fcinfo, "dw_reconcile", "It commits after each chunk, so that it never holds locks or a snapshot for long.");
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	old = MemoryContextSwitchTo(keep);
-	dw_check_writable("dw_reconcile()");
-	m = dw_migration_find(name, false);
-	dw_check_owner(m);
-	check_may_reconcile(m);
-	token = wait_for_writers(m, keep);
 	MemoryContextSwitchTo(keep);
 	m = dw_migration_get(m->id);
 	check_may_reconcile(m);		/* the wait may have been long */
@@ -290,7 +271,7 @@ dw_reconcile(PG_FUNCTION_ARGS)
 
 		while (!end)
 		{
-			commit_step();
+			SPI_commit();
 			CHECK_FOR_INTERRUPTS();
 			block = reconcile_chunk(m, b, block, repair, &r, &relfilenode, &end);
 		}
@@ -309,8 +290,38 @@ dw_reconcile(PG_FUNCTION_ARGS)
 	dw_progress_forget(m, "verify");
 	ereport(NOTICE,
 			(errmsg("migration \"%s\": " INT64_FORMAT " rows checked, " INT64_FORMAT " repaired, " INT64_FORMAT " still differ%s",
-					m->name, r.rows, r.repaired, r.drifted, verdict == DW_CLEAN ? "; verified" : "")));
-	MemoryContextSwitchTo(old);
+					m->name, r.rows, r.repaired, r.drifted, verdict == DW_CLEAN ? "; verified" : "; not verified"),
+			 verdict == DW_VOID ? errdetail("Triggers, rules or options changed, or dw_verify ran, while it was at work.") : 0));
+}
+
+Datum
+dw_reconcile(PG_FUNCTION_ARGS)
+{
+	MemoryContext keep = CurrentMemoryContext;
+	char	   *name = name_arg(fcinfo, "dw_reconcile");
+	bool		repair = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
+	DwMigration *m;
+
+	check_not_atomic(fcinfo, "dw_reconcile", "It commits after each chunk, so that it never holds locks or a snapshot for long.");
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	MemoryContextSwitchTo(keep);
+	dw_check_writable("dw_reconcile()");
+	m = dw_migration_find(name, false);
+	dw_check_owner(m);
+	check_may_reconcile(m);
+
+	/* a worker that verifies gives way; the lock outlives the commits, so it is given back by hand */
+	(void) dw_session_lock(DW_LOCK_PASS, m->id, true);
+	PG_TRY();
+	{
+		reconcile(m, repair, keep);
+	}
+	PG_FINALLY();
+	{
+		dw_session_unlock(DW_LOCK_PASS, m->id);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(keep);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -414,7 +425,7 @@ dw_wait(PG_FUNCTION_ARGS)
 		/* every few seconds: a worker may have gone with a restart */
 		if (i % 16 == 0 && !RecoveryInProgress() && dw_work_due(m, NULL) != DW_WORK_NONE && !dw_worker_running(m->id))
 			(void) dw_worker_launch(m->id);
-		commit_step();
+		SPI_commit();
 		dw_sleep(i < 10 ? 50 : 250);
 	}
 	MemoryContextSwitchTo(keep);

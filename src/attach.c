@@ -142,10 +142,15 @@ member_objects(int member_id, bool relations, List **oids)
 	return names;
 }
 
+/*
+ * Functions go with the table, sequences with a function: pg_dump takes a
+ * sequence that goes with a table for one that a column owns.
+ */
 void
 dw_attach_dependencies(int member_id, Oid relid)
 {
 	ObjectAddress table = {RelationRelationId, relid, 0};
+	ObjectAddress anchor = {ProcedureRelationId, dw_rule_function(psprintf("m%d_old", member_id)), 0};
 	List	   *oids;
 	ListCell   *lc;
 
@@ -155,9 +160,10 @@ dw_attach_dependencies(int member_id, Oid relid)
 		foreach(lc, oids)
 		{
 			ObjectAddress object = {relations ? RelationRelationId : ProcedureRelationId, lfirst_oid(lc), 0};
+			ObjectAddress *on = relations ? &anchor : &table;
 
-			(void) deleteDependencyRecordsForSpecific(object.classId, object.objectId, DEPENDENCY_AUTO, RelationRelationId, relid);
-			recordDependencyOn(&object, &table, DEPENDENCY_AUTO);
+			(void) deleteDependencyRecordsForSpecific(object.classId, object.objectId, DEPENDENCY_AUTO, on->classId, on->objectId);
+			recordDependencyOn(&object, on, DEPENDENCY_AUTO);
 		}
 	}
 	CommandCounterIncrement();
@@ -251,34 +257,68 @@ drop_trigger(Oid relid, const char *name)
 	command(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), dw_table_name(relid)));
 }
 
+/* Which triggers have to be made, or dropped, so that all is as it should be. */
+typedef struct TriggerPlan
+{
+	bool		make_last;
+	bool		make_first;
+	bool		drop_last;
+	bool		drop_first;
+} TriggerPlan;
+
+static TriggerPlan
+plan_triggers(const TriggerSurvey *s)
+{
+	TriggerPlan p;
+
+	p.make_last = s->last[0] == '\0' || s->disabled || (s->others > 0 && strcmp(s->last, s->highest) < 0);
+	p.make_first = s->others > 0 && (s->first[0] == '\0' || s->disabled || strcmp(s->first, s->lowest) > 0);
+	p.drop_last = p.make_last && s->last[0];
+	p.drop_first = s->first[0] && (p.make_first || s->others == 0);
+	return p;
+}
+
+bool
+dw_attach_needed(int member_id, Oid relid)
+{
+	Relation	rel = RelationIdGetRelation(relid);
+	TriggerSurvey s;
+	TriggerPlan p;
+
+	survey(member_id, rel, &s);
+	RelationClose(rel);
+	p = plan_triggers(&s);
+	return p.make_last || p.make_first || p.drop_first;
+}
+
 bool
 dw_attach_triggers(int member_id, Oid relid)
 {
 	Relation	rel = RelationIdGetRelation(relid);
 	TriggerSurvey s;
+	TriggerPlan p;
 	char	   *last = NULL;
 	char	   *first = NULL;
-	bool		drop_first;
 
 	survey(member_id, rel, &s);
-	if (s.last[0] == '\0' || s.disabled || (s.others > 0 && strcmp(s.last, s.highest) < 0))
+	p = plan_triggers(&s);
+	if (p.make_last)
 		last = choose_name(member_id, false, &s, rel);
-	if (s.others > 0 && (s.first[0] == '\0' || s.disabled || strcmp(s.first, s.lowest) > 0))
+	if (p.make_first)
 		first = choose_name(member_id, true, &s, rel);
-	drop_first = s.first[0] && (first || s.others == 0);
 
 	/* ALTER TABLE wants nobody to hold a reference */
 	RelationClose(rel);
-	if (drop_first)
+	if (p.drop_first)
 		drop_trigger(relid, s.first);
-	if (last && s.last[0])
+	if (p.drop_last)
 		drop_trigger(relid, s.last);
 	if (last)
 		make_trigger(member_id, relid, last, false);
 	if (first)
 		make_trigger(member_id, relid, first, true);
 	CommandCounterIncrement();
-	return last || first || drop_first;
+	return p.make_last || p.make_first || p.drop_first;
 }
 
 char *
@@ -376,8 +416,8 @@ dw_detach(int member_id, Oid relid)
 		if (s.last[0])
 			drop_trigger(relid, s.last);
 	}
-	foreach(lc, member_objects(member_id, false, &oids))
-		command(psprintf("DROP FUNCTION dualwrite.%s", quote_identifier(lfirst(lc))));
 	foreach(lc, member_objects(member_id, true, &oids))
 		command(psprintf("DROP SEQUENCE dualwrite.%s", quote_identifier(lfirst(lc))));
+	foreach(lc, member_objects(member_id, false, &oids))
+		command(psprintf("DROP FUNCTION dualwrite.%s", quote_identifier(lfirst(lc))));
 }

@@ -32,6 +32,9 @@ extern void dw_attach_dependencies(int member_id, Oid relid);
  */
 extern bool dw_attach_triggers(int member_id, Oid relid);
 
+/* Would dw_attach_triggers do anything? */
+extern bool dw_attach_needed(int member_id, Oid relid);
+
 /* What keeps the member's triggers from doing their work, palloc'd; NULL if nothing. */
 extern char *dw_attach_problem(int member_id, Oid relid);
 

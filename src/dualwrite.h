@@ -23,6 +23,7 @@
  */
 #define DW_LOCK_WORKER 208		/* session lock of the worker of a migration */
 #define DW_LOCK_NAME 209		/* transaction lock of a verb, by name */
+#define DW_LOCK_PASS 210		/* session lock of a pass in chunks over a migration */
 
 /* in the order in which a migration goes through them */
 typedef enum DwPhase

@@ -335,6 +335,22 @@ dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo
 	CommandCounterIncrement();
 }
 
+/* Rows that someone has locked can't be filled on the spot; that is for the worker, who comes back. */
+static bool
+writers_excluded(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (get_rel_persistence(b->relid) != RELPERSISTENCE_TEMP && !dw_lock_excludes_writers(b->relid))
+			return false;
+	}
+	return true;
+}
+
 void
 dw_work_now(DwMigration *m)
 {
@@ -344,7 +360,8 @@ dw_work_now(DwMigration *m)
 	{
 		DwMigration *fresh = dw_migration_get(m->id);
 
-		if (!dw_is_small(fresh) || (work = dw_work_due(fresh, NULL)) == DW_WORK_NONE)
+		if (!dw_is_small(fresh) || (work = dw_work_due(fresh, NULL)) == DW_WORK_NONE ||
+			(work == DW_WORK_FILL && !writers_excluded(fresh)))
 			break;
 		if (work == DW_WORK_FILL)
 		{

@@ -68,7 +68,10 @@ extern void dw_fill_now(DwMigration *m);
  */
 extern void dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo losses);
 
-/* Fill and verification of a small migration, as far as due; nothing for others. */
+/*
+ * Fill (under a lock that excludes writers only) and verification of a small
+ * migration, as far as due; nothing for others.
+ */
 extern void dw_work_now(DwMigration *m);
 
 /*

@@ -197,7 +197,6 @@ describe_holders(const LOCKTAG *tag, LOCKMODE mode)
 		char	   *name;
 		bool		found;
 
-		/* a prepared transaction has no backend: it shows as -1 and its xid */
 		name = psprintf("%d/%u", dw_vxid_backend(*vxid), vxid->localTransactionId);
 		dw_run_begin(&run, dw_own_role());
 		found = DW_SQL("SELECT CASE WHEN l.pid IS NULL THEN pg_catalog.format('prepared transaction \"%s\"', x.gid)"
@@ -205,8 +204,10 @@ describe_holders(const LOCKTAG *tag, LOCKMODE mode)
 					   " pg_catalog.left(pg_catalog.regexp_replace(coalesce(a.query, ''), '\\s+', ' ', 'g'), 200)) END"
 					   " FROM pg_catalog.pg_locks l"
 					   " LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
-					   " LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.pid IS NULL AND x.transaction::text ="
-					   "      pg_catalog.split_part(l.virtualtransaction, '/', 2)"
+					   /* a prepared transaction keeps the virtual id of its session; its real id is what it has locked itself */
+					   " LEFT JOIN pg_catalog.pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'"
+					   "      AND t.virtualtransaction = l.virtualtransaction"
+					   " LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid"
 					   " WHERE l.virtualtransaction = $1 AND l.granted LIMIT 1", DW_TEXT(name)) > 0;
 		if (found)
 			appendStringInfo(&buf, "%s%s", buf.len ? "; " : "", dw_sql_text(0, 0, cxt));
@@ -306,16 +307,70 @@ dw_lock_relation(Oid relid, LOCKMODE mode)
 	short_tries(&tag, mode, psprintf("table \"%s\"", name));
 }
 
+bool
+dw_lock_excludes_writers(Oid relid)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	return dw_lock_held(&tag, ShareRowExclusiveLock) || dw_lock_held(&tag, ExclusiveLock) || dw_lock_held(&tag, AccessExclusiveLock);
+}
+
+static void
+own_tag(LOCKTAG *tag, int kind, uint32 key)
+{
+	tag->locktag_field1 = MyDatabaseId;
+	tag->locktag_field2 = key;
+	tag->locktag_field3 = 0;
+	tag->locktag_field4 = kind;
+	tag->locktag_type = LOCKTAG_ADVISORY;
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
 void
 dw_lock_name(const char *name)
 {
 	LOCKTAG		tag;
 
-	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = hash_bytes((const unsigned char *) name, strlen(name));
-	tag.locktag_field3 = 0;
-	tag.locktag_field4 = DW_LOCK_NAME;
-	tag.locktag_type = LOCKTAG_ADVISORY;
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	own_tag(&tag, DW_LOCK_NAME, hash_bytes((const unsigned char *) name, strlen(name)));
 	short_tries(&tag, ExclusiveLock, psprintf("migration \"%s\"", name));
+}
+
+bool
+dw_session_lock(int kind, int migration_id, bool wait)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, migration_id);
+	return LockAcquire(&tag, ExclusiveLock, true, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+dw_session_unlock(int kind, int migration_id)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, migration_id);
+	(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
+bool
+dw_session_lock_wanted(int kind, int migration_id)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, migration_id);
+	return LockHasWaiters(&tag, ExclusiveLock, true);
+}
+
+bool
+dw_session_locked(int kind, int migration_id)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, migration_id);
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ShareLock, false);
+	return false;
 }

@@ -70,7 +70,19 @@ extern void dw_command(const char *sql);
  */
 extern void dw_lock_relation(Oid relid, LOCKMODE mode);
 
+/* Do we hold a lock on the relation that keeps everyone else from writing it? */
+extern bool dw_lock_excludes_writers(Oid relid);
+
 /* The same for the name of a migration: verbs on one name exclude each other. */
 extern void dw_lock_name(const char *name);
+
+/*
+ * Session locks on a migration (DW_LOCK_WORKER, DW_LOCK_PASS): they outlive
+ * transactions and errors, and go with the process.
+ */
+extern bool dw_session_lock(int kind, int migration_id, bool wait);
+extern void dw_session_unlock(int kind, int migration_id);
+extern bool dw_session_lock_wanted(int kind, int migration_id);	/* does someone wait for ours? */
+extern bool dw_session_locked(int kind, int migration_id);	/* by another process */
 
 #endif							/* DW_RUN_H */

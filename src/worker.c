@@ -44,7 +44,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
@@ -102,6 +101,7 @@ typedef struct Worker
 	DwRange		range;
 	List	   *writers;		/* transactions to wait for before a pass in chunks */
 	bool		writers_known;
+	bool		pass_locked;	/* DW_LOCK_PASS is ours */
 	int64		token;			/* of the pass in chunks */
 	int			rest_ms;		/* after this step */
 	const char *state;			/* as last reported */
@@ -154,27 +154,10 @@ dw_worker_launch_database(Oid database)
 	return launch(&args, "pg_dualwrite worker");
 }
 
-static void
-worker_tag(LOCKTAG *tag, int migration_id)
-{
-	tag->locktag_field1 = MyDatabaseId;
-	tag->locktag_field2 = migration_id;
-	tag->locktag_field3 = 0;
-	tag->locktag_field4 = DW_LOCK_WORKER;
-	tag->locktag_type = LOCKTAG_ADVISORY;
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
 bool
 dw_worker_running(int migration_id)
 {
-	LOCKTAG		tag;
-
-	worker_tag(&tag, migration_id);
-	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, ShareLock, false);
-	return false;
+	return dw_session_locked(DW_LOCK_WORKER, migration_id);
 }
 
 int
@@ -524,6 +507,25 @@ fill_step(Worker *w)
 
 /* ---- verifying ---- */
 
+static void
+unlock_pass(Worker *w)
+{
+	if (w->pass_locked)
+		dw_session_unlock(DW_LOCK_PASS, w->migration_id);
+	w->pass_locked = false;
+}
+
+/* One pass in chunks at a time; dw_reconcile goes first. */
+static bool
+lock_pass(Worker *w)
+{
+	if (w->pass_locked && dw_session_lock_wanted(DW_LOCK_PASS, w->migration_id))
+		unlock_pass(w);
+	else if (!w->pass_locked)
+		w->pass_locked = dw_session_lock(DW_LOCK_PASS, w->migration_id, false);
+	return w->pass_locked;
+}
+
 /*
  * Before a pass in chunks begins, writers are told to look at every row, and
  * those that may not have heard must end.  True when the pass may begin.
@@ -600,9 +602,18 @@ end_verify(Worker *w)
 	ListCell   *lc;
 	DwVerdict	verdict;
 
+	/* whatever it finds, the migration is another one afterwards */
+	if (!unchanged(w))
+	{
+		w->stamp = NULL;
+		return;
+	}
+	w->stamp = NULL;
 	foreach(lc, w->m->members)
 	{
-		(void) dw_progress_get(((DwMember *) lfirst(lc))->id, "verify", &p);
+		/* dw_verify was faster, and has thrown the pass away */
+		if (!dw_progress_get(((DwMember *) lfirst(lc))->id, "verify", &p))
+			return;
 		t.rows += p.rows_done;
 		t.drifted += p.rows_drifted;
 		t.unconvertible += p.rows_failed;
@@ -612,7 +623,6 @@ end_verify(Worker *w)
 	dw_progress_forget(w->m, "verify");
 	if (verdict == DW_VOID)
 		dw_event(w->m->id, w->m->name, "verification void", -1, -1, "triggers, rules or options changed while it ran; it begins again");
-	w->stamp = NULL;
 }
 
 /* Checks one chunk.  Returns true if the member is through. */
@@ -662,6 +672,7 @@ verify_member(Worker *w, DwMember *b, bool *restart)
 	p.rows_per_second = p.batch_ms > 0 ? check.rows * 1000.0 / (p.batch_ms * 2) : 0;
 	w->rest_ms = (int) p.batch_ms;
 	dw_progress_put(b->id, "verify", &p);
+	w->careful = false;
 	table_close(rel, NoLock);
 	return p.finished;
 }
@@ -673,11 +684,19 @@ verify_step(Worker *w)
 	bool		restart;
 	bool		through;
 
+	if (!lock_pass(w))
+	{
+		report(w, "waiting", "dw_reconcile is at work", NULL, 0, 0);
+		dw_sleep(200);
+		return;
+	}
 	begin_step();
 	through = verify_member(w, b, &restart);
 	if (through && w->member + 1 == list_length(w->m->members))
 		end_verify(w);
 	commit_step();
+	if (w->stamp == NULL)
+		unlock_pass(w);
 	if (restart)
 	{
 		if (pass_may_begin(w))
@@ -732,24 +751,6 @@ after_error(Worker *w, ErrorData *error)
 }
 
 /* ---- the loop ---- */
-
-static bool
-claim(int migration_id)
-{
-	LOCKTAG		tag;
-
-	worker_tag(&tag, migration_id);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-static void
-unclaim(int migration_id)
-{
-	LOCKTAG		tag;
-
-	worker_tag(&tag, migration_id);
-	LockRelease(&tag, ExclusiveLock, true);
-}
 
 static bool
 extension_present(void)
@@ -855,6 +856,7 @@ work_on(int migration_id)
 		{
 			if (w->m == NULL || w->m->phase >= DW_FINALIZED)
 				break;
+			unlock_pass(w);
 			if (idle == 0)
 				report(w, "idle", NULL, NULL, 0, 0);
 			dw_sleep(200);
@@ -862,6 +864,7 @@ work_on(int migration_id)
 		}
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
+	unlock_pass(w);
 	begin_step();
 	if (extension_present())
 		dw_worker_gone(migration_id);
@@ -892,7 +895,7 @@ find_work(int preferred)
 		{
 			DwMigration *m = dw_migration_get(lfirst_int(lc));
 
-			if (m == NULL || dw_work_due(m, NULL) == DW_WORK_NONE || !claim(m->id))
+			if (m == NULL || dw_work_due(m, NULL) == DW_WORK_NONE || !dw_session_lock(DW_LOCK_WORKER, m->id, false))
 				continue;
 			found = m->id;
 			break;
@@ -940,7 +943,7 @@ dw_worker_main(Datum arg)
 	while ((id = find_work(args.migration_id)) != 0)
 	{
 		work_on(id);
-		unclaim(id);
+		dw_session_unlock(DW_LOCK_WORKER, id);
 	}
 	proc_exit(0);
 }
