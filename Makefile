@@ -22,7 +22,12 @@ DATA = $(call dw_wildcard,sql/pg_dualwrite--*.sql)
 # The first creates the extension; the others rely on it.
 REGRESS = \
 	install \
-	begin
+	begin \
+	errors \
+	mirror_insert \
+	mirror_update \
+	mirror_conflict \
+	mirror_errors
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
