@@ -202,7 +202,7 @@ extern void dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key
 extern void dw_drift_repaired(int member_id, ItemPointer ctid);
 
 /*
- * A clean pass began after them, so records are closed that had committed when
+ * A complete pass began after them, so records are closed that had committed when
  * the snapshot was taken, or were made by this transaction up to last_id.
  */
 extern void dw_drift_close(DwMigration *m, const char *snapshot, int64 last_id);

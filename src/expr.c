@@ -342,8 +342,8 @@ raises_function(Oid funcid, void *context)
 
 /*
  * Leakproof functions promise to raise nothing that depends on a value.
- * Built-in functions written in C are pure computations, as far as their data
- * exceptions (class 22) go: nothing but memory is left behind.  A user's type
+ * Built-in functions written in C are pure computations: where they complain
+ * about a value, nothing but memory is left behind.  A user's type
  * brings its own functions along, by ways not shown in the tree.
  */
 static bool

@@ -13,7 +13,7 @@
 typedef enum DwGuard
 {
 	DW_GUARD_NONE,				/* can't raise */
-	DW_GUARD_CATCH,				/* built-in functions only: a data exception leaves nothing behind */
+	DW_GUARD_CATCH,				/* built-in functions only: complaints about a value leave nothing behind */
 	DW_GUARD_SUBXACT			/* may run anything: needs a subtransaction */
 } DwGuard;
 

@@ -164,6 +164,9 @@ dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks,
 
 	if (!dw_checking_end(m, token) || strcmp(now, marks) != 0)
 		return DW_VOID;
+
+	/* what the pass did not record again, it has seen consistent */
+	dw_drift_close(m, snapshot, last_drift);
 	if (t->drifted > tolerated)
 	{
 		dw_migration_set_counts(m, t->drifted - t->unconvertible, t->unconvertible);
@@ -177,7 +180,6 @@ dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks,
 		stop_on(m, "mirror broken", note);
 		return DW_DRIFT;
 	}
-	dw_drift_close(m, snapshot, last_drift);
 	CommandCounterIncrement();
 	fresh = dw_migration_get(m->id);
 	if (fresh->open_drift > (m->phase == DW_SWITCHED ? fresh->open_unconvertible : 0))

@@ -12,10 +12,10 @@
  *
  * Errors of an expression are survived in one of three ways (DwGuard).
  * Expressions that only call leakproof functions run bare.  Those of built-in
- * C functions run inside PG_TRY, and only data exceptions (class 22) are
- * caught: such functions hold nothing but memory when they raise one, so no
- * subtransaction is needed to clean up; anything else is thrown on.  All other
- * expressions get a subtransaction.
+ * C functions run inside PG_TRY: they are pure computations, and hold nothing
+ * but memory when they complain about a value, so no subtransaction is needed
+ * to clean up; errors of any other kind are thrown on.  All other expressions
+ * get a subtransaction.
  */
 #include "postgres.h"
 
@@ -424,7 +424,34 @@ eval_side(DwRule *rule, DwSideRule *side, EvalContext *ec, Datum *values, bool *
 	}
 }
 
-/* Data exceptions of built-in functions are caught where they are. */
+/*
+ * Does an error say that the value can't be converted?  Others are thrown on:
+ * what an EXCEPTION WHEN OTHERS would not catch, and what would be the same
+ * for any value, or another time might not happen at all.
+ */
+static bool
+about_value(int sqlerrcode)
+{
+	switch (sqlerrcode)
+	{
+		case ERRCODE_ASSERT_FAILURE:
+		case ERRCODE_INSUFFICIENT_PRIVILEGE:
+		case ERRCODE_STATEMENT_TOO_COMPLEX: /* stack depth */
+			return false;
+	}
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION: /* query canceled, too */
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return false;
+	}
+	return true;
+}
+
+/* Errors of built-in functions about their values are caught where they are. */
 static bool
 eval_catching(DwRule *rule, DwSideRule *side, EvalContext *ec, Datum *values, bool *nulls, ErrorData **error)
 {
@@ -440,7 +467,7 @@ eval_catching(DwRule *rule, DwSideRule *side, EvalContext *ec, Datum *values, bo
 	{
 		ErrorData  *edata;
 
-		if (ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_DATA_EXCEPTION)
+		if (!about_value(geterrcode()))
 			PG_RE_THROW();
 		MemoryContextSwitchTo(rule->econtext->ecxt_per_tuple_memory);
 		edata = CopyErrorData();
@@ -479,13 +506,7 @@ eval_subxact(DwRule *rule, DwSideRule *side, EvalContext *ec, Datum *values, boo
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(cxt);
 		CurrentResourceOwner = owner;
-		/* what an EXCEPTION WHEN OTHERS would not catch either, and what says nothing about the value */
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED || edata->sqlerrcode == ERRCODE_ASSERT_FAILURE ||
-			edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
-			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
-			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES ||
-			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
-			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYSTEM_ERROR)
+		if (!about_value(edata->sqlerrcode))
 			ReThrowError(edata);
 		*error = edata;
 		ok = false;
