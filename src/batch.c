@@ -62,6 +62,17 @@ dw_range_done(const DwRange *range)
 	return true;
 }
 
+void
+dw_range_clip(DwRange *range, BlockNumber nblocks)
+{
+	if (range->start >= nblocks)
+		range->nblocks = 0;
+	else if (range->start + range->nblocks > nblocks)
+		range->nblocks = nblocks - range->start;
+	if (range->cursor >= range->nblocks)
+		range->cursor = 0;
+}
+
 bool
 dw_error_of_lock(int sqlerrcode)
 {

@@ -31,6 +31,9 @@ typedef struct DwRange
 extern void dw_range_init(DwRange *range, BlockNumber start, int nblocks);
 extern bool dw_range_done(const DwRange *range);
 
+/* The heap has nblocks now: what lies beyond is gone, with all rows. */
+extern void dw_range_clip(DwRange *range, BlockNumber nblocks);
+
 /* what a batch did */
 typedef struct DwBatch
 {

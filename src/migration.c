@@ -307,6 +307,10 @@ dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo
 
 	memset(t, 0, sizeof(*t));
 	CommandCounterIncrement();
+
+	/* all locks first: a snapshot from before a rewrite would see none of its rows */
+	foreach(lc, m->members)
+		LockRelationOid(((DwMember *) lfirst(lc))->relid, AccessShareLock);
 	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(lc, m->members)
 	{

@@ -342,10 +342,16 @@ open_member(Worker *w, DwMember *b, LOCKMODE mode)
 		dw_migration_set_failed(w->migration_id, true, "the table was dropped");
 		return NULL;
 	}
-	if (unchanged(w))
-		return rel;
-	relation_close(rel, NoLock);
-	return NULL;
+	if (!unchanged(w))
+	{
+		relation_close(rel, NoLock);
+		return NULL;
+	}
+
+	/* a rewrite that we waited for has given every row an xid that an older snapshot doesn't see */
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetLatestSnapshot());
+	return rel;
 }
 
 static int64
@@ -366,7 +372,11 @@ next_range(Worker *w, DwMember *b, Relation rel, DwProgress *p)
 	BlockNumber skipped;
 
 	if (w->range_active)
+	{
+		/* VACUUM may have cut the end off since */
+		dw_range_clip(&w->range, RelationGetNumberOfBlocks(rel));
 		return true;
+	}
 	if (p->blocks_done < nblocks)
 	{
 		dw_range_init(&w->range, p->blocks_done, Min(DW_RANGE_BLOCKS, nblocks - p->blocks_done));
