@@ -558,31 +558,55 @@ dw_finalize(PG_FUNCTION_ARGS)
 							drop_old ? "was dropped" : "was kept and is no longer in sync"));
 }
 
+/* Could the new side hold what the old can't?  Known without a scan. */
+static bool
+loss_possible(DwMigration *m)
+{
+	if (m->lossy || m->open_drift > 0 || m->heal || m->mirror != DW_MIRROR_BOTH)
+		return true;
+	if (m->phase == DW_BACKFILLING)
+		return false;
+	return !m->verified || m->verified_lossy > 0;
+}
+
 /*
- * Refuses where the new side holds what the old can't.  The mirror notes the
- * first such write, so where it noted none, and there was no hole, there is
- * none, and nothing has to be scanned.  The scan runs before the lock is taken.
+ * Refuses where the new side holds what the old can't.  The mirror notes and
+ * counts such writes, so where it noted none, and there was no hole, there is
+ * none, and nothing has to be scanned.  The scan runs before the table is
+ * locked; before it, whoever was counted but has not committed has to end.
+ * Returns the count that the scan took account of.
  */
-static void
+static int64
 check_loss(DwMigration *m)
 {
 	StringInfoData keys;
 	DwTotals	t;
+	int64		counted = dw_loss_counted(m);
+	List	   *writers;
 
-	if (m->phase == DW_BACKFILLING && !m->lossy && m->open_drift == 0 && m->mirror == DW_MIRROR_BOTH && !m->heal)
-		return;
-	if (m->verified && !m->lossy && m->verified_lossy == 0 && m->open_drift == 0 && !m->heal)
-		return;
+	if (!loss_possible(m))
+		return counted;
+	writers = dw_writers_now(m);
+	for (int waited = 0; !dw_writers_gone(writers); waited += 20)
+	{
+		if (waited / dw_lock_timeout >= dw_lock_retries)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("migration \"%s\" can't be aborted while transactions that write its table are open", m->name),
+					 errdetail("They may store what the old side can't hold."),
+					 errhint("End them (blockers in dw_status), and repeat the call.")));
+		dw_sleep(20);
+	}
 	initStringInfo(&keys);
 	dw_check_now(m, 1, false, &t, &keys);
-	if (t.losses == 0)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("migration \"%s\" can't be aborted without loss: in " INT64_FORMAT " of " INT64_FORMAT
-					" rows the new side holds what the old side can't", m->name, t.losses, t.rows),
-			 errdetail("Among them: %s.", keys.data),
-			 errhint("SELECT dw_abort(%s, accept_loss => true) gives these values up.", quote_literal_cstr(m->name))));
+	if (t.losses > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be aborted without loss: in " INT64_FORMAT " of " INT64_FORMAT
+						" rows the new side holds what the old side can't", m->name, t.losses, t.rows),
+				 errdetail("Among them: %s.", keys.data),
+				 errhint("SELECT dw_abort(%s, accept_loss => true) gives these values up.", quote_literal_cstr(m->name))));
+	return counted;
 }
 
 Datum
@@ -590,7 +614,7 @@ dw_abort(PG_FUNCTION_ARGS)
 {
 	DwMigration *m = dw_verb_begin("dw_abort()", name_arg(fcinfo, "dw_abort"));
 	bool		accept_loss = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	bool		lossy = m->lossy;
+	int64		counted = 0;
 	int64		drift = m->open_drift;
 	bool		present = !table_missing(m);
 	bool		created = false;
@@ -602,11 +626,15 @@ dw_abort(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is aborted already", m->name));
 	dw_check_active(m);
 	if (present && !accept_loss)
-		check_loss(m);
+		counted = check_loss(m);
 	if (present)
 		dw_lock_tables(m, AccessExclusiveLock);
-	if (!accept_loss && present && (m->lossy != lossy || m->open_drift > drift))
-		check_loss(m);
+	if (!accept_loss && present && (dw_loss_counted(m) != counted || m->open_drift > drift))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be aborted without loss: the new side has just been written with what the old side can't hold", m->name),
+				 errdetail("It was written while this call looked for such rows."),
+				 errhint("Repeat the call; it names the rows.")));
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);

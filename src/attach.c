@@ -102,9 +102,9 @@ dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backwar
 	make_anchor(member_id, DW_NEW, rel, nnew, forward);
 	make_rules(member_id, "backward", rel, nold, backward);
 	make_rules(member_id, "forward", rel, nnew, forward);
-	for (int s = 0; s < 2; s++)
+	for (int i = 0; i < 3; i++)
 	{
-		char	   *name = psprintf("m%d_%s_written", member_id, dw_side_name(s));
+		char	   *name = psprintf("m%d_%s", member_id, i == 0 ? "old_written" : i == 1 ? "new_written" : "losses");
 
 		command(psprintf("CREATE SEQUENCE dualwrite.%s", name));
 		command(psprintf("ALTER SEQUENCE dualwrite.%s OWNER TO %s", name, quote_identifier(owner)));

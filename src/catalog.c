@@ -712,27 +712,56 @@ dw_loss_clear(DwMigration *m)
 	invalidate(m);
 }
 
-void
-dw_side_written(int member_id, DwSide side)
+/*
+ * Sets a sequence of a member, or (value 0) advances it.  A sequence, because
+ * nobody waits for another writer of a sequence, and it doesn't bloat.
+ */
+static void
+touch_sequence(int member_id, const char *what, int64 value)
 {
 	char		name[NAMEDATALEN];
 	Oid			seq;
 	Oid			userid;
 	int			sec_context;
 
-	snprintf(name, sizeof(name), "m%d_%s_written", member_id, dw_side_name(side));
+	snprintf(name, sizeof(name), "m%d_%s", member_id, what);
 	seq = get_relname_relid(name, get_namespace_oid(DW_SCHEMA, false));
 	if (!OidIsValid(seq))
 		return;
-
-	/*
-	 * A sequence, because nobody waits for another writer of a sequence, and
-	 * it doesn't bloat.
-	 */
 	GetUserIdAndSecContext(&userid, &sec_context);
 	SetUserIdAndSecContext(dw_own_role(), sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(seq), Int64GetDatum((int64) time(NULL)));
+	if (value)
+		DirectFunctionCall2(setval_oid, ObjectIdGetDatum(seq), Int64GetDatum(value));
+	else
+		(void) nextval_internal(seq, false);
 	SetUserIdAndSecContext(userid, sec_context);
+}
+
+void
+dw_side_written(int member_id, DwSide side)
+{
+	touch_sequence(member_id, side == DW_OLD ? "old_written" : "new_written", (int64) time(NULL));
+}
+
+void
+dw_loss_count(int member_id)
+{
+	touch_sequence(member_id, "losses", 0);
+}
+
+int64
+dw_loss_counted(DwMigration *m)
+{
+	DwRun		run;
+	int64		n;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT coalesce(sum(pg_catalog.pg_sequence_last_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q"
+		   " ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = $1",
+		   DW_INT4(m->id));
+	n = got_int(0, 1);
+	dw_run_end(&run);
+	return n;
 }
 
 char *

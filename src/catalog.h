@@ -214,6 +214,13 @@ extern int64 dw_drift_last(void);
 extern void dw_loss_note(int member_id, Datum key, bool key_null, const char *reason);
 extern void dw_loss_clear(DwMigration *m);
 
+/*
+ * Counts such writes, beyond transactions and without waiting: a write is
+ * counted before it commits.  The sum over all members.
+ */
+extern void dw_loss_count(int member_id);
+extern int64 dw_loss_counted(DwMigration *m);
+
 /* the sequence that remembers when a side was last written gets now's value */
 extern void dw_side_written(int member_id, DwSide side);
 

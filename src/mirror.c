@@ -116,21 +116,30 @@ not_convertible(Row *row, DwSide target, ErrorData *error, bool fill)
 	row->dirty[target] = true;
 }
 
-/* The new side was written and there is no rule that leads back. */
+/* The old side can't hold what is written here: counted always, noted once. */
 static void
-one_way(Row *row)
+lost(Row *row, const char *reason)
 {
 	DwRule	   *rule = row->rule;
 	bool		key_null;
 	Datum		key;
 
+	dw_loss_count(rule->cfg.member_id);
+	if (!dw_rule_note_loss(rule))
+		return;
+	key = dw_rule_key_texts(rule, row->slot, &key_null);
+	dw_loss_note(rule->cfg.member_id, key, key_null, reason);
+}
+
+/* The new side was written and there is no rule that leads back. */
+static void
+one_way(Row *row)
+{
+	DwRule	   *rule = row->rule;
+
 	if (DW_AUTHORITY(rule->cfg.phase) == DW_NEW)
 	{
-		if (dw_rule_note_loss(rule))
-		{
-			key = dw_rule_key_texts(rule, row->slot, &key_null);
-			dw_loss_note(rule->cfg.member_id, key, key_null, "one way: written to the new side");
-		}
+		lost(row, "one way: written to the new side");
 		return;
 	}
 	if (dw_rule_consistent(rule, row->slot, NULL, NULL))
@@ -164,7 +173,8 @@ forward(Row *row, bool fill)
 /*
  * Would the new side come back as it is from what was derived from it?  The
  * first write where it would not is noted: from then on the old side can't
- * hold all that the new one does.
+ * hold all that the new one does.  The count tells dw_abort whether there were
+ * more since it looked.
  */
 static void
 note_loss(Row *row)
@@ -177,20 +187,12 @@ note_loss(Row *row)
 	TupleTableSlot *with;
 	ErrorData  *error;
 
-	if (rule->cfg.loss_noted)
-		return;
 	with = dw_rule_with(rule, row->slot, DW_NEW, have, have_null);
 	with = dw_rule_with(rule, with, DW_OLD, row->out[DW_OLD], row->out_null[DW_OLD]);
 	if (dw_rule_derive(rule, DW_NEW, with, again, again_null, &error) &&
 		dw_rule_same(rule, DW_NEW, have, have_null, again, again_null))
 		return;
-	if (dw_rule_note_loss(rule))
-	{
-		bool		key_null;
-		Datum		key = dw_rule_key_texts(rule, row->slot, &key_null);
-
-		dw_loss_note(rule->cfg.member_id, key, key_null, "the old side can't hold what was written to the new side");
-	}
+	lost(row, "the old side can't hold what was written to the new side");
 }
 
 static void
