@@ -129,12 +129,12 @@ dw_launch_if_due(int migration_id)
 {
 	DwMigration *m = dw_migration_get(migration_id);
 
-	if (dw_work_due(m, NULL) == DW_WORK_NONE || dw_worker_running(m->id) || dw_worker_launch(m->id))
+	if (dw_work_due(m, NULL) == DW_WORK_NONE || dw_worker_launch(m->id))
 		return;
 	ereport(NOTICE,
 			(errmsg("no background worker slot is free for migration \"%s\"", m->name),
-			 errdetail("The mirror is on; the backfill begins when a worker of another migration is through."),
-			 errhint("Raise pg_dualwrite.max_workers or max_worker_processes, and run SELECT dw_ensure_workers().")));
+			 errdetail("The mirror is on; the background work begins when a worker of another migration is through and takes it over."),
+			 errhint("SELECT dw_ensure_workers() starts one as soon as there is a slot; pg_dualwrite.max_workers and max_worker_processes limit them.")));
 }
 
 static text *
@@ -315,7 +315,6 @@ dw_set(PG_FUNCTION_ARGS)
 	DwOptions	was;
 	Jsonb	   *changes;
 	Jsonb	   *merged;
-	bool		brake;
 	bool		barrier;
 
 	if (PG_ARGISNULL(1))
@@ -330,16 +329,19 @@ dw_set(PG_FUNCTION_ARGS)
 	m = dw_migration_find(name, false);
 	dw_check_owner(m);
 	dw_check_active(m);
-	merged = merged_options(m, changes, &o);
 
-	/* the emergency brake waits for nobody */
-	brake = o.mirror == DW_MIRROR_OFF && m->mirror != DW_MIRROR_OFF;
-	if (!brake)
+	/* the emergency brake takes no table lock, and waits for no verb but one in an open transaction */
+	if (dw_options_name(changes, "mirror") && o.mirror == DW_MIRROR_OFF && JB_ROOT_COUNT(changes) == 1)
 	{
-		m = dw_verb_begin("dw_set()", name);
-		dw_check_active(m);
-		merged = merged_options(m, changes, &o);
+		if (m->mirror == DW_MIRROR_OFF)
+			PG_RETURN_TEXT_P(result("the mirror of migration \"%s\" is off already", name));
+		dw_migration_brake(m);
+		dw_event(m->id, m->name, "brake", -1, -1, "the mirror is off: from now on the sides part");
+		PG_RETURN_TEXT_P(result("the mirror of migration \"%s\" is off", name));
 	}
+	m = dw_verb_begin("dw_set()", name);
+	dw_check_active(m);
+	merged = merged_options(m, changes, &o);
 	dw_options_read(m->options, &was);
 	if (o.subscribers_ready != was.subscribers_ready)
 		ereport(ERROR,
@@ -347,7 +349,7 @@ dw_set(PG_FUNCTION_ARGS)
 				 errmsg("option \"subscribers_ready\" can only be given to dw_begin"),
 				 errdetail("The column has been added already."),
 				 errhint("Leave it out.")));
-	barrier = !brake && (o.mirror != m->mirror || o.conflict != m->conflict || o.on_error != m->on_error);
+	barrier = o.mirror != m->mirror || o.conflict != m->conflict || o.on_error != m->on_error;
 	if (barrier)
 	{
 		dw_lock_tables(m, ShareRowExclusiveLock);
@@ -364,11 +366,8 @@ dw_set(PG_FUNCTION_ARGS)
 			dw_migration_open_hole(m, false);
 		CommandCounterIncrement();
 	}
-	if (!brake)
-	{
-		dw_work_now(m);
-		dw_launch_if_due(m->id);
-	}
+	dw_work_now(m);
+	dw_launch_if_due(m->id);
 	PG_RETURN_TEXT_P(result("options of migration \"%s\" are set", m->name));
 }
 

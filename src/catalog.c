@@ -367,6 +367,14 @@ dw_migration_set_options(DwMigration *m, Jsonb *options, DwMirrorMode mirror, Dw
 }
 
 void
+dw_migration_brake(DwMigration *m)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET options = options || '{\"mirror\": \"off\"}', mirror = 'off', epoch = epoch + $2 WHERE id = $1",
+				 DW_INT4(m->id), DW_INT8(1));
+	invalidate(m);
+}
+
+void
 dw_migration_open_hole(DwMigration *m, bool heal)
 {
 	STATE_CHANGE("UPDATE dualwrite.migration SET epoch = epoch + 1, heal = heal OR $2 WHERE id = $1", DW_INT4(m->id), DW_BOOL(heal));

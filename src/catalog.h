@@ -126,6 +126,9 @@ extern void dw_member_set_filling(DwMigration *m, bool filling);
 extern void dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to);
 
 extern void dw_migration_set_options(DwMigration *m, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error);
+
+/* mirror off, and nothing else, in one statement: overwrites nothing that someone else sets meanwhile */
+extern void dw_migration_brake(DwMigration *m);
 extern void dw_migration_open_hole(DwMigration *m, bool heal);	/* epoch + 1, verification void */
 
 /*

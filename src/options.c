@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
+#include "utils/tuplestore.h"
 
 #include "options.h"
 #include "run.h"

@@ -42,7 +42,6 @@ dw_pace_next(DwPace *pace, int rows, double ms, double cycle_ms, double target_m
 	if (limit > 0)
 	{
 		pace->tokens = Min(pace->tokens + limit * cycle_ms / 1000, limit) - rows;
-		pace->max_rows = Min(pace->max_rows, Max(limit / 10, 1));
 		if (pace->tokens < 0 && -pace->tokens * 1000 / limit > rest)
 		{
 			rest = -pace->tokens * 1000 / limit;

@@ -368,9 +368,7 @@ dw_session_locked(int kind, int migration_id)
 {
 	LOCKTAG		tag;
 
+	/* asked without locking: whoever claims it at this moment must get it */
 	own_tag(&tag, kind, migration_id);
-	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, ShareLock, false);
-	return false;
+	return VirtualTransactionIdIsValid(*GetLockConflicts(&tag, ShareLock, NULL));
 }

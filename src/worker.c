@@ -141,7 +141,7 @@ dw_worker_launch(int migration_id)
 {
 	WorkerArgs	args = {MyDatabaseId, migration_id, GetTopTransactionIdIfAny()};
 
-	if (dw_worker_count() >= dw_max_workers)
+	if (!dw_worker_running(migration_id) && dw_worker_count() >= dw_max_workers)
 		return false;
 	return launch(&args, psprintf("pg_dualwrite worker (migration %d)", migration_id));
 }
@@ -288,9 +288,17 @@ rest(Worker *w, double ms, const char *signal, double value, double limit)
 {
 	while (ms > HEARTBEAT_MS)
 	{
+		bool		same;
+
 		report(w, "throttled", signal, signal, value, limit);
 		dw_sleep(HEARTBEAT_MS);
 		ms -= HEARTBEAT_MS;
+		/* the limit may have been raised, or the migration paused */
+		begin_step();
+		same = unchanged(w);
+		commit_step();
+		if (!same)
+			return;
 	}
 	if (signal && ms > 20)
 		report(w, "throttled", signal, signal, value, limit);
@@ -415,7 +423,8 @@ static bool
 fill_member(Worker *w, DwMember *b, DwProgress *p)
 {
 	Relation	rel = open_member(w, b, RowExclusiveLock);
-	DwBatch		batch = {.max_rows = w->pace.max_rows,.max_ms = w->options.batch_time,.careful = w->careful};
+	int			limit = w->options.max_rows_per_second;
+	DwBatch		batch = {.max_rows = limit > 0 ? Min(w->pace.max_rows, Max(limit / 10, 1)) : w->pace.max_rows,.max_ms = w->options.batch_time,.careful = w->careful};
 	instr_time	start;
 	uint64		wal = pgWalUsage.wal_bytes;
 	double		ms;
@@ -732,7 +741,13 @@ after_error(Worker *w, ErrorData *error)
 			 error->context ? errcontext("%s", error->context) : 0));
 	w->range_active = false;	/* its cursor may be ahead of what was committed */
 	w->state = NULL;
-	if (dw_error_of_lock(error->sqlerrcode))
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	{
+		/* somebody wanted this statement to end, not the migration */
+		report(w, "waiting", error->message, NULL, 0, 0);
+		dw_sleep(HEARTBEAT_MS);
+	}
+	else if (dw_error_of_lock(error->sqlerrcode))
 	{
 		/* a table lock, or a row's: try again, and row by row, so that the others get through */
 		w->careful = true;
@@ -784,7 +799,10 @@ step(Worker *w)
 		found = extension_present() && read_migration(w);
 		commit_step();
 		if (!found)
+		{
+			w->m = NULL;
 			return false;
+		}
 		w->range_active = false;
 		w->member = 0;
 	}

@@ -9,8 +9,9 @@
 
 /*
  * Registers a worker for a migration; it waits for the current transaction to
- * end and goes away again if that rolls back.  False if there is no free slot,
- * or pg_dualwrite.max_workers are running.
+ * end and goes away again if that rolls back, or if the migration has a worker
+ * then: one that runs now may be gone by the end of the transaction.  False if
+ * there is no free slot, or pg_dualwrite.max_workers are running.
  */
 extern bool dw_worker_launch(int migration_id);
 
