@@ -282,31 +282,6 @@ report(Worker *w, const char *state, const char *reason, const char *signal, dou
 	pgstat_report_activity(STATE_RUNNING, psprintf("pg_dualwrite: migration \"%s\": %s", w->m->name, state));
 }
 
-/* Rests until the next step, saying why if it is long. */
-static void
-rest(Worker *w, double ms, const char *signal, double value, double limit)
-{
-	while (ms > HEARTBEAT_MS)
-	{
-		bool		same;
-
-		report(w, "throttled", signal, signal, value, limit);
-		dw_sleep(HEARTBEAT_MS);
-		ms -= HEARTBEAT_MS;
-		/* the limit may have been raised, or the migration paused */
-		begin_step();
-		same = unchanged(w);
-		commit_step();
-		if (!same)
-			return;
-	}
-	if (signal && ms > 20)
-		report(w, "throttled", signal, signal, value, limit);
-	else
-		report(w, "running", NULL, NULL, 0, 0);
-	dw_sleep(ms);
-}
-
 /* ---- knowing the migration ---- */
 
 /* Reads the migration; false if it is gone. */
@@ -368,6 +343,31 @@ estimate_rows(Relation rel, BlockNumber nblocks)
 	if (rel->rd_rel->reltuples <= 0 || rel->rd_rel->relpages <= 0)
 		return 0;
 	return (int64) (rel->rd_rel->reltuples / rel->rd_rel->relpages * nblocks);
+}
+
+/* Rests until the next step, saying why if it is long. */
+static void
+rest(Worker *w, double ms, const char *signal, double value, double limit)
+{
+	while (ms > HEARTBEAT_MS)
+	{
+		bool		same;
+
+		report(w, "throttled", signal, signal, value, limit);
+		dw_sleep(HEARTBEAT_MS);
+		ms -= HEARTBEAT_MS;
+		/* the limit may have been raised, or the migration paused */
+		begin_step();
+		same = unchanged(w);
+		commit_step();
+		if (!same)
+			return;
+	}
+	if (signal && ms > 20)
+		report(w, "throttled", signal, signal, value, limit);
+	else
+		report(w, "running", NULL, NULL, 0, 0);
+	dw_sleep(ms);
 }
 
 /* ---- filling ---- */
