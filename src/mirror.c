@@ -125,7 +125,7 @@ lost(Row *row, const char *reason)
 	Datum		key;
 
 	dw_loss_count(rule->cfg.member_id);
-	if (!dw_rule_note_loss(rule))
+	if (!dw_rule_note(rule, DW_NOTE_LOSS))
 		return;
 	key = dw_rule_key_texts(rule, row->slot, &key_null);
 	dw_loss_note(rule->cfg.member_id, key, key_null, reason);
@@ -552,6 +552,18 @@ memo_store(Row *row, MemoryContext query)
 
 /* ---- the trigger ---- */
 
+/*
+ * Another trigger fires after us and may undo what we do; it may be gone again
+ * when somebody looks.  So the write leaves a record that only a verification
+ * begun after it closes.
+ */
+static void
+note_overtaken(Row *row)
+{
+	if (dw_rule_note(row->rule, DW_NOTE_OVERTAKEN))
+		record(row, "overtaken", NULL, psprintf("trigger \"%s\" fired after the mirror", row->rule->overtaken));
+}
+
 /* The row to store: the given one, or a copy with what was derived. */
 static HeapTuple
 result_tuple(Row *row, HeapTuple tuple)
@@ -620,14 +632,17 @@ dw_mirror(PG_FUNCTION_ARGS)
 	if (rule == NULL || rule->cfg.mirror == DW_MIRROR_OFF)
 		return PointerGetDatum(tuple);
 
-	/* nobody but the client has touched the row: what it didn't SET is as it was */
-	if (row.update && !rule->cfg.filling && !rule->cfg.checking && !rule->other_before && !bms_overlap(td->tg_updatedcols, rule->watch))
-		return PointerGetDatum(tuple);
-
 	row.rule = rule;
 	row.td = td;
 	row.slot = row.update ? td->tg_newslot : td->tg_trigslot;
 	row.old = row.update ? td->tg_trigslot : NULL;
+	if (rule->overtaken[0] && !call->first)
+		note_overtaken(&row);
+
+	/* nobody but the client has touched the row: what it didn't SET is as it was */
+	if (row.update && !rule->cfg.filling && !rule->cfg.checking && !rule->other_before && !bms_overlap(td->tg_updatedcols, rule->watch))
+		return PointerGetDatum(tuple);
+
 	row.dirty[DW_OLD] = row.dirty[DW_NEW] = false;
 	dw_rule_reset(rule);
 	dw_rule_values(rule, DW_OLD, row.slot, row.now[DW_OLD], row.now_null[DW_OLD]);

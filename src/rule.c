@@ -67,12 +67,13 @@ typedef struct DwRuleEntry
 	bool		undecided;
 	bool		has_first;
 	bool		other_before;
+	char		overtaken[NAMEDATALEN];
 	int			nkey;
 	AttrNumber *key;
 	/* kept over rebuilds */
 	TimestampTz written_at[2];
-	LocalTransactionId loss_lxid;
-	SubTransactionId loss_subid;
+	LocalTransactionId note_lxid[2];
+	SubTransactionId note_subid[2];
 } DwRuleEntry;
 
 static HTAB *entries = NULL;
@@ -214,15 +215,23 @@ load_triggers(DwRuleEntry *entry, Relation rel)
 	TriggerDesc *desc = rel->trigdesc;
 	Oid			mirror = dw_rule_function("mirror");
 	int			ours = 0;
+	const char *last = "";
 
+	for (int i = 0; desc && i < desc->numtriggers; i++)
+		if (desc->triggers[i].tgfoid == mirror && desc->triggers[i].tgnargs == 1 && strcmp(desc->triggers[i].tgname, last) > 0)
+			last = desc->triggers[i].tgname;	/* of all members: they don't undo each other's work */
 	for (int i = 0; desc && i < desc->numtriggers; i++)
 	{
 		Trigger    *t = &desc->triggers[i];
 
 		if (t->tgisinternal || !TRIGGER_FOR_BEFORE(t->tgtype) || !TRIGGER_FOR_ROW(t->tgtype) || t->tgenabled == TRIGGER_DISABLED)
 			continue;
-		if (t->tgfoid != mirror)
-			entry->other_before |= TRIGGER_FOR_INSERT(t->tgtype) || TRIGGER_FOR_UPDATE(t->tgtype);
+		if (t->tgfoid != mirror && (TRIGGER_FOR_INSERT(t->tgtype) || TRIGGER_FOR_UPDATE(t->tgtype)))
+		{
+			entry->other_before = true;
+			if (strcmp(t->tgname, last) > 0)
+				strlcpy(entry->overtaken, t->tgname, NAMEDATALEN);
+		}
 		else if (t->tgnargs > 0 && atoi(t->tgargs[0]) == entry->member_id)
 			ours++;
 	}
@@ -252,6 +261,7 @@ entry_load(DwRuleEntry *entry, Relation rel)
 	entry->n[0] = entry->n[1] = 0;
 	entry->bits[0] = entry->bits[1] = entry->reads = entry->watch = NULL;
 	entry->exists = entry->has_first = entry->other_before = false;
+	entry->overtaken[0] = '\0';
 	entry->nkey = 0;
 	entry->relid = RelationGetRelid(rel);
 
@@ -364,6 +374,7 @@ dw_rule_open(int member_id, Relation rel)
 	rule->undecided = entry->undecided;
 	rule->has_first = entry->has_first;
 	rule->other_before = entry->other_before;
+	strlcpy(rule->overtaken, entry->overtaken, NAMEDATALEN);
 	rule->relid = entry->relid;
 	rule->desc = RelationGetDescr(rel);
 	rule->nkey = entry->nkey;
@@ -794,14 +805,14 @@ dw_rule_note_written(DwRule *rule, DwSide side)
 }
 
 bool
-dw_rule_note_loss(DwRule *rule)
+dw_rule_note(DwRule *rule, DwNote note)
 {
 	DwRuleEntry *entry = rule->entry;
 
-	if (rule->cfg.loss_noted ||
-		(entry->loss_lxid == dw_lxid() && entry->loss_subid == GetCurrentSubTransactionId()))
+	if ((note == DW_NOTE_LOSS && rule->cfg.loss_noted) ||
+		(entry->note_lxid[note] == dw_lxid() && entry->note_subid[note] == GetCurrentSubTransactionId()))
 		return false;
-	entry->loss_lxid = dw_lxid();
-	entry->loss_subid = GetCurrentSubTransactionId();
+	entry->note_lxid[note] = dw_lxid();
+	entry->note_subid[note] = GetCurrentSubTransactionId();
 	return true;
 }

@@ -54,6 +54,7 @@ typedef struct DwRule
 	bool		undecided;		/* the snapshot says nothing about this heap */
 	bool		has_first;		/* the table has our first trigger too */
 	bool		other_before;	/* ... and BEFORE ROW triggers of its own */
+	char		overtaken[NAMEDATALEN]; /* one of these that fires after us; empty: none */
 	Oid			relid;
 	TupleDesc	desc;			/* of the table; not owned */
 	int			nkey;			/* primary key, to name rows */
@@ -125,8 +126,13 @@ extern char *dw_rule_sqlstate(ErrorData *error);
 /* notes in the backend's cache when a side was last seen written; true once a minute */
 extern bool dw_rule_note_written(DwRule *rule, DwSide side);
 
-/* true the first time in this subtransaction, while no loss is known */
-extern bool dw_rule_note_loss(DwRule *rule);
+/* true the first time in this subtransaction, for each kind of note */
+typedef enum DwNote
+{
+	DW_NOTE_LOSS,				/* ... and only while no loss is known */
+	DW_NOTE_OVERTAKEN
+} DwNote;
+extern bool dw_rule_note(DwRule *rule, DwNote note);
 
 /* registers the invalidation callback; once, from _PG_init */
 extern void dw_rule_init(void);
