@@ -76,7 +76,7 @@ typedef struct Row
 
 /* ---- consequences ---- */
 
-/* Puts the row on record: both sides as they will be stored. */
+/* Puts the row on record: both sides as the statement brought them. */
 static void
 record(Row *row, const char *reason, const char *sqlstate, const char *message)
 {
