@@ -27,7 +27,9 @@ REGRESS = \
 	mirror_insert \
 	mirror_update \
 	mirror_conflict \
-	mirror_errors
+	mirror_errors \
+	mirror_triggers \
+	mirror_defaults
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
