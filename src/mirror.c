@@ -348,6 +348,15 @@ all_null(Row *row, DwSide s)
 	return true;
 }
 
+static bool
+has_default(Row *row, DwSide s)
+{
+	for (int i = 0; i < row->rule->side[s].n; i++)
+		if (row->rule->side[s].cols[i].deflt != DW_DEFAULT_NONE)
+			return true;
+	return false;
+}
+
 /*
  * NULL is never given against a value on the other side, nor is a default.
  * The comparison of strengths says who was; what is left is a tie.
@@ -368,10 +377,9 @@ mirror_insert(Row *row)
 		if (all_null(row, DW_OLD) || !dw_rule_consistent(row->rule, row->slot, NULL, NULL))
 			derive(row, DW_NEW);
 	}
-	else if (dw_session_side == DW_SESSION_NEW && row->rule->side[DW_OLD].derivable)
-		derive(row, DW_NEW);
-	else if (all_null(row, DW_OLD) && !all_null(row, DW_NEW) && row->rule->side[DW_OLD].derivable)
-		derive(row, DW_NEW);
+	else if (row->rule->side[DW_OLD].derivable && has_default(row, DW_NEW) &&
+			 (!has_default(row, DW_OLD) || dw_session_side == DW_SESSION_NEW))
+		derive(row, DW_NEW);	/* neither was given: the side that has defaults */
 	else
 		derive(row, DW_OLD);
 }

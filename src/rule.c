@@ -143,6 +143,9 @@ load_default(DwColumn *col, Relation rel)
 	if (expr == NULL)
 		return;
 	expr = (Node *) expression_planner((Expr *) expr);
+	/* a domain checks its values, but doesn't change them */
+	while (IsA(expr, CoerceToDomain))
+		expr = (Node *) ((CoerceToDomain *) expr)->arg;
 	if (!IsA(expr, Const))
 		col->deflt = DW_DEFAULT_OTHER;
 	else if (!((Const *) expr)->constisnull)
