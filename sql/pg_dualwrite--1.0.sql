@@ -193,6 +193,9 @@ SELECT pg_catalog.pg_extension_config_dump('dualwrite.member_id', '');
 SELECT pg_catalog.pg_extension_config_dump('dualwrite.migration', $$WHERE phase <> 'aborted'$$);
 SELECT pg_catalog.pg_extension_config_dump('dualwrite.member', $$WHERE migration_id IN (SELECT id FROM dualwrite.migration WHERE phase NOT IN ('aborted', 'finalized'))$$);
 
+-- so that pg_dump of the database's owner, who need not be a superuser, goes on working
+GRANT SELECT ON dualwrite.migration, dualwrite.member, dualwrite.migration_id, dualwrite.member_id TO pg_database_owner;
+
 /* ---- internals; what the views call is executed by whoever reads them ---- */
 
 CREATE FUNCTION dualwrite.mirror() RETURNS trigger
