@@ -29,7 +29,10 @@ REGRESS = \
 	mirror_conflict \
 	mirror_errors \
 	mirror_triggers \
-	mirror_defaults
+	mirror_defaults \
+	mapping \
+	oneway \
+	lossy
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
