@@ -6,17 +6,20 @@ CREATE EXTENSION pg_dualwrite;
 -- the public surface: functions and procedures ...
 \pset format unaligned
 \pset tuples_only on
-SELECT format('%s %s(%s)%s: %s', CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.proname,
+SELECT format('%s %s(%s)%s%s', CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.proname,
               pg_get_function_arguments(p.oid), coalesce(' returns ' || pg_get_function_result(p.oid), ''),
-              obj_description(p.oid, 'pg_proc'))
+              coalesce(c.says, CASE WHEN obj_description(p.oid, 'pg_proc') IS NULL THEN ' HAS NO COMMENT' END))
   FROM pg_proc p
   JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
   JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_dualwrite'
+  -- of the comment, the errors it names
+  LEFT JOIN LATERAL (SELECT ' raises ' || string_agg(DISTINCT m[1], ' ')
+                       FROM regexp_matches(obj_description(p.oid, 'pg_proc'), '\m(\d[0-9A-Z]{4})\M', 'g') m) c(says) ON true
  WHERE p.pronamespace <> 'dualwrite'::regnamespace
  ORDER BY p.proname COLLATE "C", p.oid::regprocedure::text COLLATE "C";
 
 -- ... and views
-SELECT format('view %s: %s', c.relname, obj_description(c.oid, 'pg_class'))
+SELECT format('view %s%s', c.relname, CASE WHEN obj_description(c.oid, 'pg_class') IS NULL THEN ' HAS NO COMMENT' END)
   FROM pg_class c
   JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
   JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_dualwrite'
