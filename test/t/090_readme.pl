@@ -70,6 +70,19 @@ foreach my $block (@blocks)
 
 # it ends with DROP EXTENSION, without CASCADE: nothing is left behind
 is($node->safe_psql('readme', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'dualwrite'}), '0', 'the page cleans up');
+# ---- the reference is complete
+
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_dualwrite');
+my $names = $node->safe_psql(
+	'postgres', q{
+	SELECT proname FROM pg_proc WHERE proname ~ '^dw_' AND pronamespace = 'public'::regnamespace
+	UNION SELECT relname FROM pg_class WHERE relname ~ '^dw_' AND relkind = 'v'
+	UNION SELECT attname FROM pg_attribute WHERE attrelid IN (SELECT oid FROM pg_class WHERE relname ~ '^dw_' AND relkind = 'v') AND attnum > 0
+	UNION SELECT name FROM dualwrite.known_options()
+	UNION SELECT name FROM pg_settings WHERE name LIKE 'pg\_dualwrite.%'
+	ORDER BY 1});
+my @missing = grep { index($readme, "`$_`") < 0 } split /\n/, $names;
+is("@missing", '', 'it names every verb, view, column, option and setting');
 $node->stop;
 
 done_testing();
