@@ -32,7 +32,8 @@ REGRESS = \
 	mirror_defaults \
 	mapping \
 	oneway \
-	lossy
+	lossy \
+	unfilled
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
