@@ -48,10 +48,10 @@ stop_clients() {
 	cat "$office"/*.books | owner -c 'COPY books FROM STDIN'
 }
 
-# What the books say and the table doesn't is a lost write.
-check_books() { # EXPRESSION   what an account holds
+# A write that stands in the books and not in the table is lost.
+check_books() {
 	local before=$inconsistent
-	plain_check check-books.sql -v balance="$1"
+	plain_check check-books.sql -v balance=abalance
 	lost=$((lost + inconsistent - before))
 	inconsistent=$before
 }
@@ -113,8 +113,8 @@ run_job() {
 	step 'Stop the clients and compare every account with their books'
 	stop_clients
 	plain_check check-sides.sql
-	check_books abalance
+	check_books
 	step 'Finalize: the mirror and the old column go; compare once more'
 	sql "SELECT dw_finalize('cents')"
-	check_books 'abalance_cents / 100.0'
+	plain_check check-books.sql -v balance='abalance_cents / 100.0'
 }
