@@ -33,7 +33,8 @@ REGRESS = \
 	mapping \
 	oneway \
 	lossy \
-	unfilled
+	unfilled \
+	commands
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
