@@ -34,7 +34,8 @@ REGRESS = \
 	oneway \
 	lossy \
 	unfilled \
-	commands
+	commands \
+	verify
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
