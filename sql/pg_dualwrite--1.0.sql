@@ -16,6 +16,10 @@ CREATE SEQUENCE dualwrite.migration_id AS integer;
 CREATE SEQUENCE dualwrite.member_id AS integer;
 
 /*
+ * No foreign keys among these tables: their checks look with the snapshot of
+ * the writer's transaction, and a REPEATABLE READ writer of a user's table may
+ * be older than the migration that its row has to be recorded for.
+ *
  * One row a migration.  phase is what the contract calls it; authority follows
  * from it (new in 'switched', old before).  epoch counts the holes opened in
  * the mirror: a verification counts only while the epoch it began in is still
@@ -64,7 +68,7 @@ CREATE UNIQUE INDEX migration_name ON dualwrite.migration (name) WHERE phase NOT
  */
 CREATE TABLE dualwrite.member (
     id              integer PRIMARY KEY,
-    migration_id    integer NOT NULL REFERENCES dualwrite.migration (id),
+    migration_id    integer NOT NULL,
     ord             integer NOT NULL,
     relation        regclass NOT NULL,
     old_columns     name[] NOT NULL,
@@ -84,7 +88,7 @@ CREATE TABLE dualwrite.member (
  * blocks_done is the first block that may hold a row not yet visited.
  */
 CREATE TABLE dualwrite.progress (
-    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    member_id       integer NOT NULL,
     pass            text NOT NULL CHECK (pass IN ('fill', 'verify')),
     part            integer NOT NULL DEFAULT 0,
     relfilenode     oid NOT NULL,
@@ -113,14 +117,14 @@ CREATE TABLE dualwrite.progress (
 
 -- blocks that the fill passed while a row in them was locked by someone else
 CREATE TABLE dualwrite.skipped (
-    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    member_id       integer NOT NULL,
     block           bigint NOT NULL,
     PRIMARY KEY (member_id, block)
 );
 
 -- what the worker of a migration says of itself
 CREATE TABLE dualwrite.worker (
-    migration_id    integer PRIMARY KEY REFERENCES dualwrite.migration (id),
+    migration_id    integer PRIMARY KEY,
     pid             integer,
     state           text NOT NULL,
     reason          text,
@@ -135,7 +139,7 @@ CREATE TABLE dualwrite.worker (
 
 -- pause has a row of its own, so that dw_pause never waits for a transition
 CREATE TABLE dualwrite.control (
-    migration_id    integer PRIMARY KEY REFERENCES dualwrite.migration (id),
+    migration_id    integer PRIMARY KEY,
     paused          boolean NOT NULL DEFAULT false,
     reason          text,
     since           timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -143,7 +147,7 @@ CREATE TABLE dualwrite.control (
 
 CREATE TABLE dualwrite.drift (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    member_id       integer NOT NULL,
     row_ctid        tid,
     key             jsonb,
     old_values      jsonb,
@@ -160,10 +164,11 @@ CREATE INDEX drift_open_key ON dualwrite.drift (member_id, key) WHERE repaired_a
 
 -- the first writes seen whose new side the old side cannot hold
 CREATE TABLE dualwrite.loss (
-    member_id       integer NOT NULL REFERENCES dualwrite.member (id) ON DELETE CASCADE,
+    member_id       integer NOT NULL,
     key             jsonb,
     reason          text NOT NULL,
-    found_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+    found_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xid             xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
 CREATE INDEX loss_member ON dualwrite.loss (member_id);
 
@@ -398,9 +403,9 @@ WITH live AS (
            m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch
              AND m.verified_marks = (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)
                                        FROM dualwrite.member b WHERE b.migration_id = m.id) AS verified,
-           (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
+           (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
              WHERE b.migration_id = m.id AND d.repaired_at IS NULL) AS open_drift,
-           (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
+           (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
              WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible') AS open_unconvertible,
            EXISTS (SELECT 1 FROM dualwrite.loss x JOIN dualwrite.member b ON b.id = x.member_id WHERE b.migration_id = m.id) AS lossy,
            NOT EXISTS (SELECT 1 FROM dualwrite.member b WHERE b.migration_id = m.id AND NOT b.has_backward) AS two_way,

@@ -191,20 +191,38 @@ dw_pause(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(result("migration \"%s\" is paused; its mirror stays on", m->name));
 }
 
+/* The strongest lock that the triggers of any member need to be mended; NoLock if they are as they should be. */
+static LOCKMODE
+trigger_lock(DwMigration *m)
+{
+	LOCKMODE	mode = NoLock;
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (get_rel_name(b->relid))
+			mode = Max(mode, dw_attach_lock(b->id, b->relid));
+	}
+	return mode;
+}
+
 /* A restored copy becomes a migration of this database: what a dump can't carry is made anew. */
 static void
 adopt(DwMigration *m)
 {
 	ListCell   *lc;
 
-	dw_lock_tables(m, ShareRowExclusiveLock);
+	dw_lock_tables(m, Max(ShareRowExclusiveLock, trigger_lock(m)));
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);
-		Relation	rel = table_open(b->relid, NoLock);
+		Relation	rel;
 
 		dw_attach_dependencies(b->id, b->relid);
 		(void) dw_attach_triggers(b->id, b->relid);
+		rel = table_open(b->relid, NoLock);
 		/* no snapshot rule: rows are told apart by what is in them */
 		dw_member_set_begin(b->id, NULL, NULL, false, dw_relfilenode(rel));
 		table_close(rel, NoLock);
@@ -214,27 +232,60 @@ adopt(DwMigration *m)
 	CommandCounterIncrement();
 }
 
+static bool
+table_missing(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+		if (get_rel_name(((DwMember *) lfirst(lc))->relid) == NULL)
+			return true;
+	return false;
+}
+
 /*
- * Triggers that were dropped, disabled or overtaken are mended on the way, and
- * only then is there a lock to wait for.
+ * Back to both ways: rows written meanwhile went past the mirror, so they are
+ * looked for, under a barrier that makes sure there are no more of them.
  */
 static void
-mend_triggers(DwMigration *m)
+close_hole(DwMigration *m, const char *why)
 {
 	ListCell   *lc;
 
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);
+		Relation	rel;
 
-		if (get_rel_name(b->relid) == NULL || !dw_attach_needed(b->id, b->relid))
-			continue;
-		dw_lock_relation(b->relid, ShareRowExclusiveLock);
-		if (!dw_attach_triggers(b->id, b->relid))
-			continue;
-		dw_migration_open_hole(m, false);
-		dw_event(m->id, m->name, "mirror mended", -1, -1, "its triggers were missing, disabled or no longer first and last");
+		(void) dw_attach_triggers(b->id, b->relid);
+		rel = table_open(b->relid, NoLock);
+		dw_member_set_begin(b->id, NULL, NULL, false, dw_relfilenode(rel));
+		dw_skipped_clear(b->id);
+		table_close(rel, NoLock);
 	}
+	dw_progress_forget(m, "fill");
+	dw_progress_forget(m, "verify");
+	dw_member_set_filling(m, true);
+	dw_migration_open_hole(m, true);
+	if (m->phase == DW_BUILDING || m->phase == DW_VERIFYING || m->phase == DW_READY)
+		dw_transition(m, "hole", why);
+	else
+		dw_event(m->id, m->name, "hole", -1, -1, why);
+}
+
+/*
+ * Triggers that were dropped, disabled or overtaken are mended on the way, and
+ * only then is there a lock to wait for.  Rows may have gone past the mirror.
+ */
+static void
+mend_triggers(DwMigration *m)
+{
+	LOCKMODE	mode = trigger_lock(m);
+
+	if (mode == NoLock || table_missing(m))
+		return;
+	dw_lock_tables(m, mode);
+	close_hole(m, "the mirror's triggers were missing, disabled or overtaken");
 }
 
 Datum
@@ -258,35 +309,6 @@ dw_resume(PG_FUNCTION_ARGS)
 	dw_launch_if_due(m->id);
 	PG_RETURN_TEXT_P(idle ? result("migration \"%s\" was not paused", m->name)
 					 : result("migration \"%s\" goes on, phase %s", m->name, dw_enum_name(dw_phase_names, m->phase)));
-}
-
-/*
- * Back to both ways: rows written meanwhile went past the mirror, so they are
- * looked for, under a barrier that makes sure there are no more of them.
- */
-static void
-close_hole(DwMigration *m)
-{
-	ListCell   *lc;
-
-	foreach(lc, m->members)
-	{
-		DwMember   *b = lfirst(lc);
-		Relation	rel = table_open(b->relid, NoLock);
-
-		(void) dw_attach_triggers(b->id, b->relid);
-		dw_member_set_begin(b->id, NULL, NULL, false, dw_relfilenode(rel));
-		dw_skipped_clear(b->id);
-		table_close(rel, NoLock);
-	}
-	dw_progress_forget(m, "fill");
-	dw_progress_forget(m, "verify");
-	dw_member_set_filling(m, true);
-	dw_migration_open_hole(m, true);
-	if (m->phase == DW_BUILDING || m->phase == DW_VERIFYING || m->phase == DW_READY)
-		dw_transition(m, "hole", "the mirror was not on both ways");
-	else
-		dw_event(m->id, m->name, "hole", -1, -1, "the mirror was not on both ways");
 }
 
 /*
@@ -352,8 +374,10 @@ dw_set(PG_FUNCTION_ARGS)
 	barrier = o.mirror != m->mirror || o.conflict != m->conflict || o.on_error != m->on_error;
 	if (barrier)
 	{
-		dw_lock_tables(m, ShareRowExclusiveLock);
-		locks_last("SHARE ROW EXCLUSIVE");
+		LOCKMODE	mode = o.mirror == DW_MIRROR_BOTH ? Max(ShareRowExclusiveLock, trigger_lock(m)) : ShareRowExclusiveLock;
+
+		dw_lock_tables(m, mode);
+		locks_last(mode == AccessExclusiveLock ? "ACCESS EXCLUSIVE" : "SHARE ROW EXCLUSIVE");
 	}
 	dw_migration_set_options(m, merged, o.mirror, o.conflict, o.on_error);
 	dw_event(m->id, m->name, "set", -1, -1, DatumGetCString(DirectFunctionCall1(jsonb_out, JsonbPGetDatum(changes))));
@@ -361,7 +385,7 @@ dw_set(PG_FUNCTION_ARGS)
 	if (o.mirror != m->mirror)
 	{
 		if (o.mirror == DW_MIRROR_BOTH)
-			close_hole(m);
+			close_hole(m, "the mirror was not on both ways");
 		else
 			dw_migration_open_hole(m, false);
 		CommandCounterIncrement();
@@ -372,17 +396,6 @@ dw_set(PG_FUNCTION_ARGS)
 }
 
 /* ---- switch and rollback ---- */
-
-static bool
-table_missing(DwMigration *m)
-{
-	ListCell   *lc;
-
-	foreach(lc, m->members)
-		if (get_rel_name(((DwMember *) lfirst(lc))->relid) == NULL)
-			return true;
-	return false;
-}
 
 /*
  * What keeps authority from moving, other than the phase.  Called under the

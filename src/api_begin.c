@@ -595,6 +595,7 @@ rule_texts(Spec *spec, DwSide side, Relation rel, DwRuleText *texts)
 	{
 		texts[i].attnum = spec->cols[side][i].attnum;
 		texts[i].body = spec->cols[side][i].node ? dw_expr_deparse(spec->cols[side][i].node, RelationGetRelid(rel)) : NULL;
+		texts[i].immutable = !contain_mutable_functions(spec->cols[side][i].node);
 	}
 }
 
@@ -664,6 +665,7 @@ attach_rules(Spec *spec, int member_id)
 	Relation	rel = relation_open(spec->relid, NoLock);
 	DwRuleText	texts[2][DW_MAX_COLUMNS];
 	DwRule	   *rule;
+	DwRun		run;
 	int			id;
 
 	check_existing_types(spec, rel);
@@ -677,9 +679,12 @@ attach_rules(Spec *spec, int member_id)
 	dw_attach_rules(member_id, rel, spec->n[DW_OLD], texts[DW_OLD], spec->n[DW_NEW], texts[DW_NEW]);
 	CommandCounterIncrement();
 
+	/* planning and evaluating a rule may run code of the owner */
+	dw_run_begin(&run, rel->rd_rel->relowner);
 	rule = dw_rule_open(member_id, rel);
 	check_new_defaults(spec, rule, rel);
 	check_other_members(spec, rel, bms_union(rule->side[DW_OLD].bits, rule->side[DW_NEW].bits), rule->reads, member_id);
+	dw_run_end(&run);
 	relation_close(rel, NoLock);
 }
 

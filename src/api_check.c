@@ -123,15 +123,28 @@ check_not_atomic(FunctionCallInfo fcinfo, const char *verb, const char *why)
 				 errhint("Call it on its own, with autocommit.")));
 }
 
-/* One row that differs: repaired, unless that can't be. */
+/* a row's lock is waited for no longer than this; well below deadlock_timeout, so that it is never the application that loses */
+#define ROW_LOCK_MS "100"
+/* how often a row that someone has locked is tried again */
+#define ROW_TRIES 20
+
+/* A pass of dw_reconcile; lives in the call's own context. */
 typedef struct Reconcile
 {
+	DwMigration *m;				/* as it was when the pass began */
+	DwMember   *member;
+	bool		repair;
+	Oid			relfilenode;	/* of the member's heap when its chunks began */
+	BlockNumber block;			/* next one */
+	bool		end;
+	ItemPointerData *locked;	/* rows of the chunk that someone has locked */
+	int			nlocked;
 	int64		rows;
-	int64		drifted;
+	int64		drifted;		/* and not repaired */
 	int64		unconvertible;
 	int64		lossy;
 	int64		repaired;
-	int64		left;
+	int64		still_locked;
 } Reconcile;
 
 /*
@@ -171,57 +184,119 @@ check_may_reconcile(DwMigration *m)
 				 errhint("The new side is in authority; go on with dw_finalize.")));
 }
 
-/* One chunk of one member, in the current transaction.  Returns the block to go on with. */
-static BlockNumber
-reconcile_chunk(DwMigration *m, DwMember *b, BlockNumber from, bool repair, Reconcile *r, Oid *relfilenode, bool *end)
-{
-	Relation	rel = table_open(b->relid, RowExclusiveLock);
-	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
-	BlockNumber to = Min(from + DW_CHUNK_BLOCKS / 8, nblocks);
-	DwCheck		check = {.record = true};
-	DwSide		authority = DW_AUTHORITY(m->phase);
-	DwRun		run;
-	DwRule	   *rule;
+/* blocks that one transaction of dw_reconcile checks */
+#define RECONCILE_BLOCKS 128
 
-	check_unchanged(m);
-	if (*relfilenode != InvalidOid && *relfilenode != dw_relfilenode(rel))
+/* So that nothing of the table's owner is left to run at our commit. */
+static void
+constraints_immediate(void)
+{
+	DwRun		run;
+
+	dw_run_begin(&run, GetUserId());
+	dw_command("SET CONSTRAINTS ALL IMMEDIATE");
+	dw_run_end(&run);
+}
+
+/* Begins a step on the member: its table locked and as it was, code of its owner contained. */
+static Relation
+open_chunk(Reconcile *r, DwRun *run, DwRule **rule)
+{
+	Relation	rel = table_open(r->member->relid, RowExclusiveLock);
+
+	check_unchanged(r->m);
+	if (r->relfilenode != InvalidOid && r->relfilenode != dw_relfilenode(rel))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" was rewritten meanwhile", RelationGetRelationName(rel)),
 				 errdetail("Positions of rows mean nothing any more."),
 				 errhint("Call dw_reconcile again.")));
-	*relfilenode = dw_relfilenode(rel);
-	check.max_tids = 100000;
-	check.tids = palloc(sizeof(ItemPointerData) * check.max_tids);
-	dw_run_begin(&run, rel->rd_rel->relowner);
+	r->relfilenode = dw_relfilenode(rel);
+	constraints_immediate();
+	dw_run_begin(run, rel->rd_rel->relowner);
+	(void) set_config_option("lock_timeout", ROW_LOCK_MS, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PushActiveSnapshot(GetLatestSnapshot());
-	rule = dw_rule_open_active(b->id, rel);
-	dw_check_blocks(rule, rel, GetActiveSnapshot(), from, to, &check);
-	for (int i = 0; repair && i < check.ntids; i++)
+	*rule = dw_rule_open_active(r->member->id, rel);
+	return rel;
+}
+
+static void
+close_chunk(Relation rel, DwRun *run)
+{
+	PopActiveSnapshot();
+	dw_run_end(run);
+	table_close(rel, NoLock);
+}
+
+/* Repairs rows; those that someone has locked are kept in r->locked. */
+static void
+repair_rows(Reconcile *r, DwRule *rule, Relation rel, ItemPointerData *tids, int n)
+{
+	DwSide		authority = DW_AUTHORITY(r->m->phase);
+	int			locked = 0;
+
+	for (int i = 0; i < n; i++)
 	{
-		ItemPointerData tid = check.tids[i];
-		DwRepair	result;
+		ItemPointerData tid = tids[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (!rule->side[DW_OTHER(authority)].derivable)
-			break;
-		result = dw_repair_row(rule, rel, &tid, authority);
-		if (result == DW_REPAIRED || result == DW_REPAIR_NOT_NEEDED)
+		switch (dw_repair_row(rule, rel, &tid, authority))
 		{
-			dw_drift_repaired(b->id, &tid);
-			r->repaired++;
-			check.drifted--;
+			case DW_REPAIRED:
+			case DW_REPAIR_NOT_NEEDED:
+				dw_drift_repaired(r->member->id, &tid);
+				r->repaired++;
+				r->drifted--;
+				break;
+			case DW_REPAIR_LOCKED:
+				r->locked[locked++] = tid;
+				break;
+			case DW_REPAIR_FAILED:
+				break;
 		}
 	}
-	PopActiveSnapshot();
-	dw_run_end(&run);
+	r->nlocked = locked;
+}
+
+/* One chunk of one member, in the current transaction. */
+static void
+reconcile_chunk(Reconcile *r)
+{
+	DwRun		run;
+	DwRule	   *rule;
+	Relation	rel = open_chunk(r, &run, &rule);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber to = Min(r->block + RECONCILE_BLOCKS, nblocks);
+	DwCheck		check = {.record = true};
+
+	check.max_tids = RECONCILE_BLOCKS * MaxHeapTuplesPerPage;
+	check.tids = palloc(sizeof(ItemPointerData) * check.max_tids);
+	dw_check_blocks(rule, rel, GetActiveSnapshot(), r->block, to, &check);
 	r->rows += check.rows;
 	r->drifted += check.drifted;
-	r->unconvertible += Min(check.unconvertible, check.drifted);
+	r->unconvertible += check.unconvertible;
 	r->lossy += check.lossy;
-	*end = to >= nblocks;
-	table_close(rel, NoLock);
-	return to;
+	r->nlocked = 0;
+	if (r->repair && rule->side[DW_OTHER(DW_AUTHORITY(r->m->phase))].derivable)
+		repair_rows(r, rule, rel, check.tids, check.ntids);
+	r->block = to;
+	r->end = to >= nblocks;
+	close_chunk(rel, &run);
+}
+
+/* Rows of the chunk that were locked, once more. */
+static void
+reconcile_locked(Reconcile *r)
+{
+	DwRun		run;
+	DwRule	   *rule;
+	Relation	rel = open_chunk(r, &run, &rule);
+	int			n = r->nlocked;
+	ItemPointerData *tids = palloc(sizeof(ItemPointerData) * n);
+
+	memcpy(tids, r->locked, sizeof(ItemPointerData) * n);
+	repair_rows(r, rule, rel, tids, n);
+	close_chunk(rel, &run);
 }
 
 /* Waits until writers that may not know that a pass is under way have ended. */
@@ -245,41 +320,65 @@ wait_for_writers(DwMigration *m, MemoryContext keep)
 	return token;
 }
 
+/* One step in a transaction and a memory context of its own. */
+static void
+in_step(Reconcile *r, MemoryContext turn, void (*step) (Reconcile *))
+{
+	MemoryContext old;
+
+	SPI_commit();
+	CHECK_FOR_INTERRUPTS();
+	MemoryContextReset(turn);
+	old = MemoryContextSwitchTo(turn);
+	step(r);
+	MemoryContextSwitchTo(old);
+}
+
+/* All chunks of a member. */
+static void
+reconcile_member(Reconcile *r, DwMember *b, MemoryContext turn)
+{
+	r->member = b;
+	r->block = 0;
+	r->relfilenode = InvalidOid;
+	do
+	{
+		in_step(r, turn, reconcile_chunk);
+		for (int i = 0; i < ROW_TRIES && r->nlocked > 0; i++)
+		{
+			SPI_commit();
+			dw_sleep(50);
+			in_step(r, turn, reconcile_locked);
+		}
+		r->still_locked += r->nlocked;
+	} while (!r->end);
+}
+
 /* The pass over all members, committing as it goes. */
 static void
 reconcile(DwMigration *m, bool repair, MemoryContext keep)
 {
-	Reconcile	r = {0};
+	Reconcile	r = {.repair = repair};
 	DwTotals	t = {0};
 	int64		token = wait_for_writers(m, keep);
+	MemoryContext turn = AllocSetContextCreate(keep, "dw_reconcile", ALLOCSET_DEFAULT_SIZES);
 	char	   *marks;
 	char	   *snapshot;
 	ListCell   *lc;
 	DwVerdict	verdict = DW_DRIFT;
 
 	MemoryContextSwitchTo(keep);
-	m = dw_migration_get(m->id);
+	r.m = m = dw_migration_get(m->id);
+	r.locked = palloc(sizeof(ItemPointerData) * RECONCILE_BLOCKS * MaxHeapTuplesPerPage);
 	check_may_reconcile(m);		/* the wait may have been long */
 	marks = dw_migration_marks(m);
 	snapshot = dw_current_snapshot();
 	foreach(lc, m->members)
-	{
-		DwMember   *b = lfirst(lc);
-		BlockNumber block = 0;
-		Oid			relfilenode = InvalidOid;
-		bool		end = false;
-
-		while (!end)
-		{
-			SPI_commit();
-			CHECK_FOR_INTERRUPTS();
-			block = reconcile_chunk(m, b, block, repair, &r, &relfilenode, &end);
-		}
-	}
+		reconcile_member(&r, lfirst(lc), turn);
 	MemoryContextSwitchTo(keep);
 	t.rows = r.rows;
 	t.drifted = r.drifted;
-	t.unconvertible = r.unconvertible;
+	t.unconvertible = Min(r.unconvertible, r.drifted);
 	t.lossy = r.lossy;
 	if (r.repaired > 0)
 		dw_event(m->id, m->name, "repaired", -1, -1, psprintf(INT64_FORMAT " rows, from the %s side", r.repaired, dw_side_name(DW_AUTHORITY(m->phase))));
@@ -291,7 +390,8 @@ reconcile(DwMigration *m, bool repair, MemoryContext keep)
 	ereport(NOTICE,
 			(errmsg("migration \"%s\": " INT64_FORMAT " rows checked, " INT64_FORMAT " repaired, " INT64_FORMAT " still differ%s",
 					m->name, r.rows, r.repaired, r.drifted, verdict == DW_CLEAN ? "; verified" : "; not verified"),
-			 verdict == DW_VOID ? errdetail("Triggers, rules or options changed, or dw_verify ran, while it was at work.") : 0));
+			 verdict == DW_VOID ? errdetail("Triggers, rules or options changed, or dw_verify ran, while it was at work.")
+			 : r.still_locked > 0 ? errdetail(INT64_FORMAT " of them were locked by other transactions; call it again.", r.still_locked) : 0));
 }
 
 Datum
@@ -310,7 +410,12 @@ dw_reconcile(PG_FUNCTION_ARGS)
 	dw_check_owner(m);
 	check_may_reconcile(m);
 
-	/* a worker that verifies gives way; the lock outlives the commits, so it is given back by hand */
+	/*
+	 * A worker that verifies gives way.  No snapshot is held while waiting; the
+	 * lock outlives the commits, so it is given back by hand.
+	 */
+	SPI_commit();
+	MemoryContextSwitchTo(keep);
 	(void) dw_session_lock(DW_LOCK_PASS, m->id, true);
 	PG_TRY();
 	{

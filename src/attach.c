@@ -56,15 +56,28 @@ command(const char *sql)
 
 /* ---- rules ---- */
 
+/*
+ * Parsing a rule may run code of the owner (a domain's CHECK, for a literal of
+ * an array of it), so it is parsed as the owner, who may not create anything
+ * in schema dualwrite: the function is made in a schema of its own, for the
+ * length of this call, and moved.
+ */
 static void
-make_function(const char *name, Relation rel, const char *type, const char *body)
+make_function(int member_id, const char *name, Relation rel, const char *type, bool immutable, const char *body)
 {
 	char	   *owner = GetUserNameFromId(rel->rd_rel->relowner, false);
+	char	   *stage = psprintf("dualwrite_stage_%d", member_id);
+	DwRun		run;
 
-	command(psprintf("CREATE FUNCTION dualwrite.%s(r %s) RETURNS %s LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN %s",
-					 name, dw_table_name(RelationGetRelid(rel)), type, body));
-	command(psprintf("ALTER FUNCTION dualwrite.%s OWNER TO %s", name, quote_identifier(owner)));
+	command(psprintf("CREATE SCHEMA %s AUTHORIZATION %s", stage, quote_identifier(owner)));
+	dw_run_begin(&run, rel->rd_rel->relowner);
+	dw_command(psprintf("CREATE FUNCTION %s.%s(r %s) RETURNS %s LANGUAGE sql %s PARALLEL SAFE RETURN %s",
+						stage, name, dw_table_name(RelationGetRelid(rel)), type, immutable ? "IMMUTABLE" : "STABLE", body));
+	dw_run_end(&run);
+	command(psprintf("ALTER FUNCTION %s.%s SET SCHEMA dualwrite", stage, name));
 	command(psprintf("GRANT EXECUTE ON FUNCTION dualwrite.%s TO PUBLIC", name));
+	/* without CASCADE: anything else in there was not ours */
+	command(psprintf("DROP SCHEMA %s", stage));
 }
 
 static void
@@ -76,7 +89,7 @@ make_anchor(int member_id, DwSide side, Relation rel, int n, const DwRuleText *r
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&body, "%sr.%s", i ? ", " : "",
 						 quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), rules[i].attnum - 1)->attname)));
-	make_function(psprintf("m%d_%s", member_id, dw_side_name(side)), rel, "record", psprintf("ROW(%s)", body.data));
+	make_function(member_id, psprintf("m%d_%s", member_id, dw_side_name(side)), rel, "record", true, psprintf("ROW(%s)", body.data));
 }
 
 static void
@@ -87,9 +100,9 @@ make_rules(int member_id, const char *direction, Relation rel, int n, const DwRu
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), rules[i].attnum - 1);
 
 		if (rules[i].body)
-			make_function(psprintf("m%d_%s_%d", member_id, direction, i + 1), rel,
+			make_function(member_id, psprintf("m%d_%s_%d", member_id, direction, i + 1), rel,
 						  format_type_extended(att->atttypid, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
-						  psprintf("(%s)", rules[i].body));
+						  rules[i].immutable, psprintf("(%s)", rules[i].body));
 	}
 }
 
@@ -242,13 +255,19 @@ choose_name(int member_id, bool first, const TriggerSurvey *s, Relation rel)
 }
 
 static void
+enable_trigger(Oid relid, const char *name)
+{
+	command(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", dw_table_name(relid), quote_identifier(name)));
+}
+
+static void
 make_trigger(int member_id, Oid relid, const char *name, bool first)
 {
 	char	   *table = dw_table_name(relid);
 
 	command(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION dualwrite.mirror('%d'%s)",
 					 quote_identifier(name), table, member_id, first ? ", 'first'" : ""));
-	command(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, quote_identifier(name)));
+	enable_trigger(relid, name);
 }
 
 static void
@@ -257,13 +276,14 @@ drop_trigger(Oid relid, const char *name)
 	command(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), dw_table_name(relid)));
 }
 
-/* Which triggers have to be made, or dropped, so that all is as it should be. */
+/* What has to be done so that all triggers are as they should be. */
 typedef struct TriggerPlan
 {
 	bool		make_last;
 	bool		make_first;
 	bool		drop_last;
 	bool		drop_first;
+	bool		enable;
 } TriggerPlan;
 
 static TriggerPlan
@@ -271,15 +291,16 @@ plan_triggers(const TriggerSurvey *s)
 {
 	TriggerPlan p;
 
-	p.make_last = s->last[0] == '\0' || s->disabled || (s->others > 0 && strcmp(s->last, s->highest) < 0);
-	p.make_first = s->others > 0 && (s->first[0] == '\0' || s->disabled || strcmp(s->first, s->lowest) > 0);
+	p.make_last = s->last[0] == '\0' || (s->others > 0 && strcmp(s->last, s->highest) < 0);
+	p.make_first = s->others > 0 && (s->first[0] == '\0' || strcmp(s->first, s->lowest) > 0);
 	p.drop_last = p.make_last && s->last[0];
 	p.drop_first = s->first[0] && (p.make_first || s->others == 0);
+	p.enable = s->disabled;
 	return p;
 }
 
-bool
-dw_attach_needed(int member_id, Oid relid)
+LOCKMODE
+dw_attach_lock(int member_id, Oid relid)
 {
 	Relation	rel = RelationIdGetRelation(relid);
 	TriggerSurvey s;
@@ -288,7 +309,7 @@ dw_attach_needed(int member_id, Oid relid)
 	survey(member_id, rel, &s);
 	RelationClose(rel);
 	p = plan_triggers(&s);
-	return p.make_last || p.make_first || p.drop_first;
+	return p.drop_last || p.drop_first ? AccessExclusiveLock : p.make_last || p.make_first || p.enable ? ShareRowExclusiveLock : NoLock;
 }
 
 bool
@@ -311,14 +332,18 @@ dw_attach_triggers(int member_id, Oid relid)
 	RelationClose(rel);
 	if (p.drop_first)
 		drop_trigger(relid, s.first);
+	else if (p.enable && s.first[0])
+		enable_trigger(relid, s.first);
 	if (p.drop_last)
 		drop_trigger(relid, s.last);
+	else if (p.enable && s.last[0])
+		enable_trigger(relid, s.last);
 	if (last)
 		make_trigger(member_id, relid, last, false);
 	if (first)
 		make_trigger(member_id, relid, first, true);
 	CommandCounterIncrement();
-	return p.make_last || p.make_first || p.drop_first;
+	return last || first || p.drop_first || p.enable;
 }
 
 char *
@@ -366,20 +391,23 @@ dw_attach_begin(int member_id, Relation rel)
 	TransactionId top = GetTopTransactionId();
 	Snapshot	s = GetLatestSnapshot();
 	FullTransactionId next = ReadNextFullTransactionId();
-	int			n = s->xcnt + (s->suboverflowed ? 0 : s->subxcnt);
-	FullTransactionId *xip = palloc(sizeof(FullTransactionId) * Max(n, 1));
+	int			n = 0;
+	FullTransactionId *xip = palloc(sizeof(FullTransactionId) * (s->xcnt + Max(s->subxcnt, 0) + 1));
+	FullTransactionId xmax = widen(s->xmax, next);
 	StringInfoData snapshot;
 	StringInfoData xids;
 
+	/* ids of subtransactions may be beyond xmax, where everything is in progress anyway */
 	for (uint32 i = 0; i < s->xcnt; i++)
-		xip[i] = widen(s->xip[i], next);
-	for (int i = s->xcnt; i < n; i++)
-		xip[i] = widen(s->subxip[i - s->xcnt], next);
+		xip[n++] = widen(s->xip[i], next);
+	for (int i = 0; !s->suboverflowed && i < s->subxcnt; i++)
+		if (FullTransactionIdPrecedes(widen(s->subxip[i], next), xmax))
+			xip[n++] = widen(s->subxip[i], next);
 	qsort(xip, n, sizeof(FullTransactionId), compare_full);
 
 	initStringInfo(&snapshot);
 	appendStringInfo(&snapshot, UINT64_FORMAT ":" UINT64_FORMAT ":", U64FromFullTransactionId(widen(s->xmin, next)),
-					 U64FromFullTransactionId(widen(s->xmax, next)));
+					 U64FromFullTransactionId(xmax));
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&snapshot, "%s" UINT64_FORMAT, i ? "," : "", U64FromFullTransactionId(xip[i]));
 

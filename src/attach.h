@@ -5,6 +5,7 @@
 #ifndef DW_ATTACH_H
 #define DW_ATTACH_H
 
+#include "storage/lockdefs.h"
 #include "utils/rel.h"
 
 #include "catalog.h"
@@ -14,6 +15,7 @@ typedef struct DwRuleText
 {
 	AttrNumber	attnum;			/* column that it gives */
 	char	   *body;			/* from dw_expr_deparse; NULL: none */
+	bool		immutable;		/* as it stands, before anything is inlined into it */
 } DwRuleText;
 
 /* schema-qualified, quoted name of a table; palloc'd */
@@ -27,13 +29,13 @@ extern void dw_attach_dependencies(int member_id, Oid relid);
 
 /*
  * Makes the triggers of a member, or mends them: missing, disabled, or no
- * longer first and last.  Needs SHARE ROW EXCLUSIVE on the table.  Returns
- * true if anything had to be done.
+ * longer first and last.  Needs SHARE ROW EXCLUSIVE on the table, or what
+ * dw_attach_lock says.  Returns true if anything had to be done.
  */
 extern bool dw_attach_triggers(int member_id, Oid relid);
 
-/* Would dw_attach_triggers do anything? */
-extern bool dw_attach_needed(int member_id, Oid relid);
+/* The lock that dw_attach_triggers needs; NoLock: there is nothing to do. */
+extern LOCKMODE dw_attach_lock(int member_id, Oid relid);
 
 /* What keeps the member's triggers from doing their work, palloc'd; NULL if nothing. */
 extern char *dw_attach_problem(int member_id, Oid relid);

@@ -9,8 +9,8 @@
  * test, so any batch may be repeated.
  *
  * Race with writers: a row version is read and its other side derived without
- * a lock; writer.c then replaces exactly that version or nothing.  Whoever
- * was faster has gone through the mirror.
+ * a lock; writer.c then replaces exactly that version or nothing.  Whoever was
+ * faster has gone through the mirror.
  *
  * PERFORMANCE.  A page that is full has no room for new versions of its rows;
  * updating all of them at once would move every row elsewhere and double heap
@@ -189,7 +189,7 @@ typedef enum Outcome
 
 /* Derives side `target` of the version in slot and stores it. */
 static Outcome
-store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool wait)
+store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
 {
 	DwSideRule *side = &rule->side[target];
 	Datum		have[DW_MAX_COLUMNS];
@@ -212,7 +212,7 @@ store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, D
 			   NULL, NULL, true);
 	for (int i = 0; i < side->n; i++)
 		cols[i] = side->cols[i].attnum;
-	switch (dw_writer_update(writer, tup, wait, side->n, cols, values, nulls))
+	switch (dw_writer_update(writer, tup, locked, side->n, cols, values, nulls))
 	{
 		case DW_WRITE_LOCKED:
 			return LOCKED;
@@ -226,7 +226,7 @@ store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, D
 
 /* The same in a subtransaction: whatever the row raises is recorded. */
 static Outcome
-store_row_careful(DwRule *rule, Relation rel, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool wait)
+store_row_careful(DwRule *rule, Relation rel, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -239,7 +239,7 @@ store_row_careful(DwRule *rule, Relation rel, HeapTuple tup, TupleTableSlot *slo
 		/* opened in here: after an error its pins and relations go with the subtransaction */
 		DwWriter   *writer = dw_writer_open(rel, GetActiveSnapshot());
 
-		outcome = store_row(rule, writer, tup, slot, target, wait);
+		outcome = store_row(rule, writer, tup, slot, target, locked);
 		dw_writer_close(writer);
 		ReleaseCurrentSubTransaction();
 	}

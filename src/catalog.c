@@ -75,8 +75,8 @@ dw_home(void)
 	"SELECT m.id, m.name, m.owner::oid, m.definition, m.phase, m.phase_since, m.mirror, m.conflict, m.on_error, m.heal," \
 	" m.options, m.epoch, m.failed, m.last_error, m.home," \
 	" m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch, m.verified_at >= m.phase_since, m.verified_marks, m.verified_lossy," \
-	" (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
-	" (SELECT count(*) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible')," \
+	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
+	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible')," \
 	" EXISTS (SELECT 1 FROM dualwrite.loss x JOIN dualwrite.member b ON b.id = x.member_id WHERE b.migration_id = m.id)," \
 	" coalesce(c.paused, false), c.reason," \
 	" m.verified_marks IS NOT DISTINCT FROM (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)" \
@@ -655,12 +655,17 @@ dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum
 {
 	DwRun		run;
 
+	/*
+	 * An older record of the row goes, unless another recorder has just locked
+	 * it: nobody ever waits for a record.  So there may be two; readers count
+	 * rows.
+	 */
 	dw_run_begin(&run, dw_own_role());
 	if (ctid)
-		DW_SQL("DELETE FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL",
+		DW_SQL("DELETE FROM dualwrite.drift WHERE id IN (SELECT id FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL FOR UPDATE SKIP LOCKED)",
 			   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
 	if (!key_null)
-		DW_SQL("DELETE FROM dualwrite.drift WHERE member_id = $1 AND key = pg_catalog.jsonb_object($2) AND repaired_at IS NULL",
+		DW_SQL("DELETE FROM dualwrite.drift WHERE id IN (SELECT id FROM dualwrite.drift WHERE member_id = $1 AND key = pg_catalog.jsonb_object($2) AND repaired_at IS NULL FOR UPDATE SKIP LOCKED)",
 			   DW_INT4(member_id), DW_DATUM(TEXTARRAYOID, key, false));
 	DW_SQL("INSERT INTO dualwrite.drift (member_id, row_ctid, key, old_values, new_values, reason, sqlstate, message, repaired_at)"
 		   " VALUES ($1, $2, pg_catalog.jsonb_object($3), pg_catalog.jsonb_object($4), pg_catalog.jsonb_object($5), $6, $7, $8,"
@@ -674,7 +679,8 @@ dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum
 void
 dw_drift_repaired(int member_id, ItemPointer ctid)
 {
-	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL",
+	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE id IN"
+				 " (SELECT id FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL FOR UPDATE SKIP LOCKED)",
 				 DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
 }
 
@@ -714,9 +720,10 @@ dw_loss_note(int member_id, Datum key, bool key_null, const char *reason)
 }
 
 void
-dw_loss_clear(DwMigration *m)
+dw_loss_clear(DwMigration *m, const char *snapshot)
 {
-	STATE_CHANGE("DELETE FROM dualwrite.loss WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
+	STATE_CHANGE("DELETE FROM dualwrite.loss WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)"
+				 " AND pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot)", DW_INT4(m->id), DW_TEXT(snapshot));
 	invalidate(m);
 }
 
@@ -983,7 +990,7 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	if (tup == NULL)
 		return false;
 	cfg->member_id = member_id;
-	migration_id = DatumGetInt32(heap_getattr(tup, MEMBER_MIGRATION_ID, desc, &isnull));
+	cfg->migration_id = migration_id = DatumGetInt32(heap_getattr(tup, MEMBER_MIGRATION_ID, desc, &isnull));
 	cfg->relid = DatumGetObjectId(heap_getattr(tup, MEMBER_RELATION, desc, &isnull));
 	cfg->has_backward = DatumGetBool(heap_getattr(tup, MEMBER_HAS_BACKWARD, desc, &isnull));
 	cfg->filling = DatumGetBool(heap_getattr(tup, MEMBER_FILLING, desc, &isnull));

@@ -81,6 +81,7 @@ typedef struct DwMigration
 typedef struct DwMirrorConfig
 {
 	int			member_id;
+	int			migration_id;
 	Oid			relid;
 	char	   *migration;
 	DwPhase		phase;
@@ -196,7 +197,7 @@ extern void dw_skipped_clear(int member_id);
 
 /*
  * Records a row that isn't consistent; a record of the same row (by ctid or
- * key) that is still open is replaced.  Arrays of text; ctid and key may be NULL.
+ * key) that is still open is replaced, if nobody else is just doing that.  Arrays of text; ctid and key may be NULL.
  */
 extern void dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum old_values, Datum new_values,
 							const char *reason, const char *sqlstate, const char *message, bool repaired);
@@ -215,7 +216,8 @@ extern int64 dw_drift_last(void);
 
 /* a write that the old side can't hold; once is enough */
 extern void dw_loss_note(int member_id, Datum key, bool key_null, const char *reason);
-extern void dw_loss_clear(DwMigration *m);
+/* a pass that the snapshot was taken for has found none: notes committed before it are closed */
+extern void dw_loss_clear(DwMigration *m, const char *snapshot);
 
 /*
  * Counts such writes, beyond transactions and without waiting: a write is

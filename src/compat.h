@@ -73,14 +73,14 @@
 
 /* put a new version of a row in place of tid; see table_tuple_update */
 static inline TM_Result
-dw_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, Snapshot snapshot, bool wait,
+dw_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, Snapshot snapshot,
 				TM_FailureData *tmfd, LockTupleMode *lockmode, TU_UpdateIndexes *update_indexes)
 {
 #if PG_VERSION_NUM >= 190000
-	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), 0, snapshot, InvalidSnapshot, wait,
+	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), 0, snapshot, InvalidSnapshot, true,
 							  tmfd, lockmode, update_indexes);
 #else
-	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), snapshot, InvalidSnapshot, wait,
+	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), snapshot, InvalidSnapshot, true,
 							  tmfd, lockmode, update_indexes);
 #endif
 }

@@ -192,6 +192,8 @@ dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks,
 	if (!dw_migration_set_verified(m, epoch, marks, t->lossy + tolerated))
 		return DW_VOID;
 	dw_migration_set_failed(m->id, false, NULL);
+	if (m->two_way && m->lossy && t->lossy + tolerated == 0)
+		dw_loss_clear(m, snapshot);
 	note = tolerated == 0 ? psprintf(INT64_FORMAT " rows, all consistent", t->rows)
 		: psprintf(INT64_FORMAT " rows, " INT64_FORMAT " of them hold what the old side can't", t->rows, tolerated);
 	if (m->phase == DW_VERIFYING)
@@ -282,6 +284,7 @@ dw_fill_now(DwMigration *m)
 		DwRun		run;
 
 		dw_run_begin(&run, rel->rd_rel->relowner);
+		(void) set_config_option("lock_timeout", "100", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		for (BlockNumber start = 0; start < nblocks; start += DW_RANGE_BLOCKS)
 		{
 			DwRule	   *rule;
@@ -341,9 +344,23 @@ dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo
 	CommandCounterIncrement();
 }
 
-/* Rows that someone has locked can't be filled on the spot; that is for the worker, who comes back. */
+/* Does the relation have constraints that could be checked at commit only? */
 static bool
-writers_excluded(DwMigration *m)
+has_deferrable(Relation rel)
+{
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		if (rel->trigdesc->triggers[i].tgdeferrable)
+			return true;
+	return false;
+}
+
+/*
+ * Rows that someone has locked can't be filled on the spot; that is for the
+ * worker, who comes back.  So are constraints that would be checked when this
+ * transaction commits, if its role isn't the table's owner.
+ */
+static bool
+may_fill_now(DwMigration *m)
 {
 	ListCell   *lc;
 
@@ -351,10 +368,30 @@ writers_excluded(DwMigration *m)
 	{
 		DwMember   *b = lfirst(lc);
 
+		Relation	rel;
+		bool		deferred;
+
 		if (get_rel_persistence(b->relid) != RELPERSISTENCE_TEMP && !dw_lock_excludes_writers(b->relid))
+			return false;
+		rel = table_open(b->relid, AccessShareLock);
+		deferred = rel->rd_rel->relowner != GetUserId() && has_deferrable(rel);
+		table_close(rel, NoLock);
+		if (deferred)
 			return false;
 	}
 	return true;
+}
+
+static bool
+skipped_any(DwMigration *m)
+{
+	BlockNumber block;
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+		if (dw_skipped_list(((DwMember *) lfirst(lc))->id, 1, &block) > 0)
+			return true;
+	return false;
 }
 
 void
@@ -367,11 +404,13 @@ dw_work_now(DwMigration *m)
 		DwMigration *fresh = dw_migration_get(m->id);
 
 		if (!dw_is_small(fresh) || (work = dw_work_due(fresh, NULL)) == DW_WORK_NONE ||
-			(work == DW_WORK_FILL && !writers_excluded(fresh)))
+			(work == DW_WORK_FILL && !may_fill_now(fresh)))
 			break;
 		if (work == DW_WORK_FILL)
 		{
 			dw_fill_now(fresh);
+			if (skipped_any(fresh))
+				break;			/* row locks don't conflict with the table's: the worker comes back to them */
 			dw_filled(fresh);
 		}
 		else

@@ -196,7 +196,7 @@ note_loss(Row *row)
 }
 
 static void
-backward(Row *row, TupleTableSlot *slot)
+backward(Row *row)
 {
 	DwRule	   *rule = row->rule;
 	ErrorData  *error;
@@ -208,7 +208,7 @@ backward(Row *row, TupleTableSlot *slot)
 		one_way(row);
 		return;
 	}
-	if (dw_rule_derive(rule, DW_OLD, slot, row->out[DW_OLD], row->out_null[DW_OLD], &error))
+	if (dw_rule_derive(rule, DW_OLD, row->slot, row->out[DW_OLD], row->out_null[DW_OLD], &error))
 	{
 		row->dirty[DW_OLD] = true;
 		note_loss(row);
@@ -221,9 +221,11 @@ backward(Row *row, TupleTableSlot *slot)
  * The new side of an unfilled row is written: columns of it that the statement
  * doesn't SET still have nothing in them, and going backward from that would
  * lose what the old side says about them.  They are derived from OLD first.
+ * False if that can't be done: then the row is on record, and half a new side
+ * is not carried over.
  */
-static void
-fill_then_backward(Row *row)
+static bool
+fill_unset(Row *row)
 {
 	DwRule	   *rule = row->rule;
 	DwSideRule *side = &rule->side[DW_NEW];
@@ -245,15 +247,11 @@ fill_then_backward(Row *row)
 		unset += !given[i];
 	}
 	if (unset == 0 || rule->cfg.mirror == DW_MIRROR_BACKWARD)
-	{
-		backward(row, row->slot);
-		return;
-	}
+		return true;
 	if (!dw_rule_derive(rule, DW_NEW, row->old, was, was_null, &error))
 	{
-		/* half a new side can't be carried over; the write goes on */
 		record(row, "unconvertible", dw_rule_sqlstate(error), error->message);
-		return;
+		return false;
 	}
 	for (int i = 0; i < side->n; i++)
 	{
@@ -261,7 +259,8 @@ fill_then_backward(Row *row)
 		row->out_null[DW_NEW][i] = given[i] ? row->now_null[DW_NEW][i] : was_null[i];
 	}
 	row->dirty[DW_NEW] = true;
-	backward(row, dw_rule_with(rule, row->slot, DW_NEW, row->out[DW_NEW], row->out_null[DW_NEW]));
+	row->slot = dw_rule_with(rule, row->slot, DW_NEW, row->out[DW_NEW], row->out_null[DW_NEW]);
+	return true;
 }
 
 static void
@@ -272,7 +271,7 @@ derive(Row *row, DwSide from)
 	if (from == DW_OLD)
 		forward(row, false);
 	else
-		backward(row, row->slot);
+		backward(row);
 }
 
 /* Both sides were written and disagree. by_trigger: not by the client alone. */
@@ -384,13 +383,24 @@ mirror_insert(Row *row)
 		derive(row, DW_OLD);
 }
 
+/* Is OLD a row whose new side nobody has ever written, though the old one says something? */
+static bool
+left_behind(Row *row)
+{
+	Datum		v[DW_MAX_COLUMNS];
+	bool		n[DW_MAX_COLUMNS];
+
+	if (DW_AUTHORITY(row->rule->cfg.phase) == DW_NEW)
+		return false;
+	dw_rule_values(row->rule, DW_NEW, row->old, v, n);
+	return dw_rule_initial(row->rule, DW_NEW, v, n) && !dw_rule_consistent(row->rule, row->old, NULL, NULL);
+}
+
 /* Is the old version a row that nothing has made consistent yet? */
 static bool
 unfilled(Row *row)
 {
 	DwRule	   *rule = row->rule;
-	Datum		v[DW_MAX_COLUMNS];
-	bool		n[DW_MAX_COLUMNS];
 
 	/* after the switch, the old side no longer decides what the new one holds */
 	if (!rule->cfg.filling || DW_AUTHORITY(rule->cfg.phase) == DW_NEW)
@@ -404,8 +414,7 @@ unfilled(Row *row)
 		case DW_AGE_UNKNOWN:
 			break;
 	}
-	dw_rule_values(rule, DW_NEW, row->old, v, n);
-	return dw_rule_initial(rule, DW_NEW, v, n) && !dw_rule_consistent(rule, row->old, NULL, NULL);
+	return left_behind(row);
 }
 
 /* Has a column of the side another value than in OLD, or (memo) than the first of us left there? */
@@ -471,16 +480,19 @@ mirror_update(Row *row)
 	bool		new_set = bms_overlap(row->td->tg_updatedcols, rule->side[DW_NEW].bits);
 
 	if (old_changed && new_changed)
-		resolve_conflict(row, by_trigger && !rule->has_first);
+	{
+		if (!unfilled(row) || fill_unset(row))
+			resolve_conflict(row, by_trigger && !rule->has_first);
+	}
 	else if (old_changed)
 		derive(row, DW_OLD);
-	else if (unfilled(row))
+	else if (unfilled(row) || (new_changed && left_behind(row)))
 	{
 		/* else the new version would lie behind the backfill's back */
-		if (new_changed || (new_set && !old_set))
-			fill_then_backward(row);
-		else
+		if (!new_changed && (old_set || !new_set))
 			forward(row, !old_set);
+		else if (fill_unset(row))
+			derive(row, DW_NEW);
 	}
 	else if (new_changed)
 		derive(row, DW_NEW);

@@ -45,6 +45,7 @@
 
 #include "compat.h"
 #include "rule.h"
+#include "run.h"
 
 #define WRITTEN_INTERVAL (INT64CONST(60) * USECS_PER_SEC)
 
@@ -207,8 +208,13 @@ load_exprs(DwRuleEntry *entry, DwSide target, Relation rel)
 		guard = dw_expr_guard(entry->exprs[target][i]->expr);
 		entry->guard[target] = Max(entry->guard[target], guard);
 		reads = dw_expr_reads(entry->exprs[target][i]->expr);
+		if (bms_is_member(0, reads))	/* not inlined: the whole row */
+			for (int a = 1; a <= RelationGetNumberOfAttributes(rel); a++)
+				if (!TupleDescAttr(RelationGetDescr(rel), a - 1)->attisdropped)
+					entry->reads = bms_add_member(entry->reads, a - FirstLowInvalidHeapAttributeNumber);
 		while ((att = bms_next_member(reads, att)) >= 0)
-			entry->reads = bms_add_member(entry->reads, att - FirstLowInvalidHeapAttributeNumber);
+			if (att > 0)
+				entry->reads = bms_add_member(entry->reads, att - FirstLowInvalidHeapAttributeNumber);
 	}
 }
 
@@ -279,6 +285,9 @@ entry_load(DwRuleEntry *entry, Relation rel)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("table \"%s\" is not part of migration \"%s\"", RelationGetRelationName(rel), entry->cfg.migration),
 					 errhint("Drop the triggers on it that call dualwrite.mirror().")));
+		/* a pass that died has left its token, but not its lock */
+		if (entry->cfg.checking && !dw_session_locked(DW_LOCK_PASS, entry->cfg.migration_id))
+			entry->cfg.checking = false;
 		load_columns(entry, DW_OLD, rel);
 		load_columns(entry, DW_NEW, rel);
 		load_exprs(entry, DW_NEW, rel);

@@ -5,9 +5,14 @@
  * The extension's tables belong to the role that installed it; nobody else
  * may write them.  C code becomes that role for the length of a statement, by
  * SetUserIdAndSecContext with SECURITY_LOCAL_USERID_CHANGE, which forbids SET
- * ROLE and SET SESSION AUTHORIZATION to anything run meanwhile.  The search
- * path is pg_catalog and every name qualified, so a user's objects are never
- * found by accident.
+ * ROLE and SET SESSION AUTHORIZATION to anything run meanwhile.  Becoming the
+ * owner of a user's table in somebody else's session goes further, as core does
+ * it for index functions: SECURITY_RESTRICTED_OPERATION, so that the owner's
+ * code leaves neither deferred triggers nor temporary objects nor settings
+ * behind for the caller to run into.
+ *
+ * The search path is pg_catalog and every name qualified, so a user's objects
+ * are never found by accident.
  *
  * Statements run under a snapshot taken now, also in a REPEATABLE READ
  * transaction: a verb must see what has committed since it got its lock.
@@ -71,7 +76,8 @@ void
 dw_run_begin(DwRun *run, Oid userid)
 {
 	GetUserIdAndSecContext(&run->userid, &run->sec_context);
-	SetUserIdAndSecContext(userid, run->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(userid, run->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   (userid != run->userid && userid != dw_own_role() ? SECURITY_RESTRICTED_OPERATION : 0));
 	run->nestlevel = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -84,7 +90,8 @@ void
 dw_run_end(DwRun *run)
 {
 	SPI_finish();
-	AtEOXact_GUC(true, run->nestlevel);
+	/* as if rolled back: nothing that was set meanwhile stays, whoever set it */
+	AtEOXact_GUC(false, run->nestlevel);
 	SetUserIdAndSecContext(run->userid, run->sec_context);
 }
 

@@ -12,6 +12,7 @@
 #include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "verify.h"
@@ -33,6 +34,7 @@ note_drift(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
 	ErrorData  *error = NULL;
 	bool		key_null;
 	Datum		key;
+	MemoryContext old = MemoryContextSwitchTo(rule->econtext->ecxt_per_tuple_memory);
 
 	check->drifted++;
 	dw_rule_values(rule, DW_NEW, slot, values, nulls);
@@ -45,13 +47,15 @@ note_drift(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
 		check->unconvertible++;
 	if (check->ntids < check->max_tids)
 		check->tids[check->ntids++] = slot->tts_tid;
-	if (!check->record)
-		return;
-	key = dw_rule_key_texts(rule, slot, &key_null);
-	dw_drift_record(rule->cfg.member_id, &slot->tts_tid, key, key_null,
-					dw_rule_side_texts(rule, DW_OLD, slot), dw_rule_side_texts(rule, DW_NEW, slot),
-					error ? "unconvertible" : "drift", error ? dw_rule_sqlstate(error) : NULL,
-					error ? error->message : "the sides don't follow from each other", false);
+	if (check->record)
+	{
+		key = dw_rule_key_texts(rule, slot, &key_null);
+		dw_drift_record(rule->cfg.member_id, &slot->tts_tid, key, key_null,
+						dw_rule_side_texts(rule, DW_OLD, slot), dw_rule_side_texts(rule, DW_NEW, slot),
+						error ? "unconvertible" : "drift", error ? dw_rule_sqlstate(error) : NULL,
+						error ? error->message : "the sides don't follow from each other", false);
+	}
+	MemoryContextSwitchTo(old);
 }
 
 void

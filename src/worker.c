@@ -35,6 +35,9 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
+#include "commands/async.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -51,6 +54,8 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
@@ -104,9 +109,11 @@ typedef struct Worker
 	bool		pass_locked;	/* DW_LOCK_PASS is ours */
 	int64		token;			/* of the pass in chunks */
 	int			rest_ms;		/* after this step */
+	bool		limited;		/* ... because of max_rows_per_second */
 	const char *state;			/* as last reported */
 	char		reason[256];
 	instr_time	reported;
+	double		limited_ms;		/* rested since then because of a limit */
 	instr_time	last_batch;		/* when it began */
 } Worker;
 
@@ -345,29 +352,45 @@ estimate_rows(Relation rel, BlockNumber nblocks)
 	return (int64) (rel->rd_rel->reltuples / rel->rd_rel->relpages * nblocks);
 }
 
-/* Rests until the next step, saying why if it is long. */
+/*
+ * Says "throttled" or "running", by what most of the time since the last
+ * report went into.
+ */
+static void
+report_pace(Worker *w, double ms, const char *signal, double value, double limit)
+{
+	double		since = ms_since(w->reported) + ms;
+	bool		working = w->state && (strcmp(w->state, "running") == 0 || strcmp(w->state, "throttled") == 0);
+
+	if (signal)
+		w->limited_ms += ms;
+	if (working && since < HEARTBEAT_MS)
+		return;
+	if (w->limited_ms > since / 2)
+		report(w, "throttled", signal, signal, value, limit);
+	else
+		report(w, "running", NULL, NULL, 0, 0);
+	w->limited_ms = 0;
+}
+
+/* Rests until the next step. */
 static void
 rest(Worker *w, double ms, const char *signal, double value, double limit)
 {
-	while (ms > HEARTBEAT_MS)
-	{
-		bool		same;
+	bool		same = true;
 
-		report(w, "throttled", signal, signal, value, limit);
+	report_pace(w, ms, signal, value, limit);
+	for (; same && ms > HEARTBEAT_MS; ms -= HEARTBEAT_MS)
+	{
 		dw_sleep(HEARTBEAT_MS);
-		ms -= HEARTBEAT_MS;
+		report(w, "throttled", signal, signal, value, limit);
 		/* the limit may have been raised, or the migration paused */
 		begin_step();
 		same = unchanged(w);
 		commit_step();
-		if (!same)
-			return;
 	}
-	if (signal && ms > 20)
-		report(w, "throttled", signal, signal, value, limit);
-	else
-		report(w, "running", NULL, NULL, 0, 0);
-	dw_sleep(ms);
+	if (same)
+		dw_sleep(ms);
 }
 
 /* ---- filling ---- */
@@ -432,6 +455,7 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 	bool		limited;
 
 	w->rest_ms = 0;
+	w->limited = false;
 	if (rel == NULL)
 	{
 		w->stamp = NULL;
@@ -476,11 +500,9 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 	p->wal_bytes += pgWalUsage.wal_bytes - wal;
 	p->batch_ms = ms;
 	w->rest_ms = (int) dw_pace_next(&w->pace, batch.written, ms, Min(cycle, 1e6), w->options.batch_time, w->options.max_rows_per_second, &limited);
+	w->limited = limited;
 	if (limited)
-	{
 		p->throttled_ms += w->rest_ms;
-		strlcpy(w->reason, "max_rows_per_second", sizeof(w->reason));
-	}
 	p->rows_per_second = w->pace.rows_per_second;
 	dw_progress_put(b->id, "fill", p);
 	if (w->careful && --w->careful_left <= 0)
@@ -520,7 +542,7 @@ fill_step(Worker *w)
 		dw_sleep(200);
 	}
 	else
-		rest(w, w->rest_ms, w->options.max_rows_per_second > 0 && w->rest_ms > p.batch_ms + 1 ? "max_rows_per_second" : NULL,
+		rest(w, w->rest_ms, w->limited ? "max_rows_per_second" : NULL,
 			 p.rows_per_second, w->options.max_rows_per_second);
 }
 
@@ -935,6 +957,28 @@ find_work(int preferred)
 }
 
 /*
+ * The next migration may belong to another role; nothing that the last one's
+ * code left in this session may meet it.  (What DISCARD ALL does, but for our
+ * locks.)
+ */
+static void
+discard_session(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	Async_UnlistenAll();
+	ResetPlanCache();
+	ResetTempTableNamespace();
+	ResetSequenceCaches();
+	ResetAllOptions();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(cxt);
+}
+
+/*
  * A worker that can't connect (its database has been dropped) must not be
  * restarted for ever: ended this way, the postmaster forgets it.
  */
@@ -972,6 +1016,7 @@ dw_worker_main(Datum arg)
 	{
 		work_on(id);
 		dw_session_unlock(DW_LOCK_WORKER, id);
+		discard_session();
 	}
 	proc_exit(0);
 }

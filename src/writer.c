@@ -8,11 +8,13 @@
  * PostgreSQL's own triggers only.  Nor does the mirror: the caller has derived
  * the other side from the very version that is replaced.
  *
- * That no update is lost rests on heap_update: called without waiting, it
- * replaces exactly the version it is given, under the page's lock, or reports
- * that somebody has updated or locked it.  So nothing has to be locked before
- * the new value is computed; only where someone holds a mere key lock on the
- * row (a foreign key check) is it locked first, without waiting.
+ * That no update is lost rests on heap_update: it replaces exactly the version
+ * it is given, under the page's lock, or reports that somebody has updated it
+ * since.  So nothing has to be locked before the new value is computed.  A row
+ * that someone else has locked is left alone: that is looked at first, because
+ * heap_update would wait (and can't be told not to).  Whoever comes between the
+ * look and the update makes us wait, for no longer than lock_timeout.  Where
+ * someone holds a mere key lock (a foreign key check), ours is taken beside it.
  */
 #include "postgres.h"
 
@@ -25,6 +27,7 @@
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/rel.h"
 
 #include "compat.h"
@@ -89,6 +92,27 @@ dw_writer_close(DwWriter *w)
 	pfree(w);
 }
 
+/* What would an update of this version meet now? */
+static TM_Result
+look(DwWriter *w, HeapTuple old)
+{
+	Buffer		buf = ReadBuffer(w->rel, ItemPointerGetBlockNumber(&old->t_self));
+	HeapTupleData tup = *old;
+	ItemId		lp;
+	TM_Result	result = TM_Deleted;
+
+	LockBuffer(buf, BUFFER_LOCK_SHARE);
+	lp = PageGetItemId(BufferGetPage(buf), ItemPointerGetOffsetNumber(&old->t_self));
+	if (ItemIdIsNormal(lp))
+	{
+		tup.t_data = (HeapTupleHeader) PageGetItem(BufferGetPage(buf), lp);
+		tup.t_len = ItemIdGetLength(lp);
+		result = HeapTupleSatisfiesUpdate(&tup, w->estate->es_output_cid, buf);
+	}
+	UnlockReleaseBuffer(buf);
+	return result;
+}
+
 /*
  * The row is locked by someone.  Locks that an update of other columns may
  * stand beside (key share) are taken beside; anything else means later.
@@ -110,7 +134,7 @@ lock_beside(DwWriter *w, ItemPointer tid, int n, const int *cols)
 }
 
 DwWriteResult
-dw_writer_update(DwWriter *w, HeapTuple old, bool wait, int n, int *cols, Datum *values, bool *nulls)
+dw_writer_update(DwWriter *w, HeapTuple old, bool locked, int n, int *cols, Datum *values, bool *nulls)
 {
 	TupleDesc	desc = RelationGetDescr(w->rel);
 	HeapTuple	new = heap_modify_tuple_by_cols(old, desc, n, cols, values, nulls);
@@ -131,9 +155,11 @@ dw_writer_update(DwWriter *w, HeapTuple old, bool wait, int n, int *cols, Datum 
 		ExecConstraints(w->rri, w->slot, w->estate);
 	}
 
-	result = dw_tuple_update(w->rel, &old->t_self, w->slot, w->snapshot, wait, &tmfd, &lockmode, &update_indexes);
-	if (result == TM_BeingModified && (result = lock_beside(w, &old->t_self, n, cols)) == TM_Ok)
-		result = dw_tuple_update(w->rel, &old->t_self, w->slot, w->snapshot, true, &tmfd, &lockmode, &update_indexes);
+	result = locked ? TM_Ok : look(w, old);
+	if (result == TM_BeingModified)
+		result = lock_beside(w, &old->t_self, n, cols);
+	if (result == TM_Ok)
+		result = dw_tuple_update(w->rel, &old->t_self, w->slot, w->snapshot, &tmfd, &lockmode, &update_indexes);
 	switch (result)
 	{
 		case TM_Ok:

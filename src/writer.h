@@ -38,9 +38,9 @@ extern void dw_writer_close(DwWriter *w);
 
 /*
  * Replaces columns of the row version `old`, which must be visible in the
- * writer's snapshot.  wait: its lock is already ours.  Raises what an UPDATE
+ * writer's snapshot.  locked: its lock is already ours.  Raises what an UPDATE
  * would raise (constraints, unique indexes).
  */
-extern DwWriteResult dw_writer_update(DwWriter *w, HeapTuple old, bool wait, int n, int *cols, Datum *values, bool *nulls);
+extern DwWriteResult dw_writer_update(DwWriter *w, HeapTuple old, bool locked, int n, int *cols, Datum *values, bool *nulls);
 
 #endif							/* DW_WRITER_H */
