@@ -84,6 +84,28 @@ dw_check_owner(const DwMigration *m)
 				 errhint("SET ROLE to the owner, or ask it.")));
 }
 
+static bool
+table_missing(const DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+		if (get_rel_name(((DwMember *) lfirst(lc))->relid) == NULL)
+			return true;
+	return false;
+}
+
+void
+dw_check_tables(const DwMigration *m)
+{
+	if (table_missing(m))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the table of migration \"%s\" was dropped", m->name),
+				 errdetail("Its triggers and rules went with it."),
+				 errhint("SELECT dw_abort(%s) closes the migration.", quote_literal_cstr(m->name))));
+}
+
 void
 dw_check_active(const DwMigration *m)
 {
@@ -232,17 +254,6 @@ adopt(DwMigration *m)
 	CommandCounterIncrement();
 }
 
-static bool
-table_missing(DwMigration *m)
-{
-	ListCell   *lc;
-
-	foreach(lc, m->members)
-		if (get_rel_name(((DwMember *) lfirst(lc))->relid) == NULL)
-			return true;
-	return false;
-}
-
 /*
  * Back to both ways: rows written meanwhile went past the mirror, so they are
  * looked for, under a barrier that makes sure there are no more of them.
@@ -282,7 +293,7 @@ mend_triggers(DwMigration *m)
 {
 	LOCKMODE	mode = trigger_lock(m);
 
-	if (mode == NoLock || table_missing(m))
+	if (mode == NoLock)
 		return;
 	dw_lock_tables(m, mode);
 	close_hole(m, "the mirror's triggers were missing, disabled or overtaken");
@@ -296,6 +307,7 @@ dw_resume(PG_FUNCTION_ARGS)
 	bool		idle = !m->paused && !m->failed && !m->copied && dw_mirror_problem(m) == NULL;
 
 	dw_check_active(m);
+	dw_check_tables(m);
 	if (m->copied)
 		adopt(m);
 	else if (!idle)
@@ -363,6 +375,7 @@ dw_set(PG_FUNCTION_ARGS)
 	}
 	m = dw_verb_begin("dw_set()", name);
 	dw_check_active(m);
+	dw_check_tables(m);
 	merged = merged_options(m, changes, &o);
 	dw_options_read(m->options, &was);
 	if (o.subscribers_ready != was.subscribers_ready)
@@ -432,7 +445,7 @@ check_may_flip(DwMigration *m, const char *verb, bool unconvertible_ok)
 		hint = "SELECT * FROM dw_verify(%1$s) shows them in dw_drift; mend them (or CALL dw_reconcile(%1$s)), and verify again.";
 	}
 	else if ((missing = dw_mirror_problem(m)) != NULL)
-		hint = table_missing(m) ? "SELECT dw_abort(%s)." : "SELECT dw_resume(%s) mends the mirror, then it has to be verified again.";
+		hint = "SELECT dw_resume(%s) mends the mirror, then it has to be verified again.";
 	else if (m->marks_changed)
 		missing = "its triggers or rules, or functions that these use, or triggers that fire after the mirror, have changed since it was verified";
 	else if (!m->verified)
@@ -468,6 +481,7 @@ dw_switch(PG_FUNCTION_ARGS)
 		dw_check_active(m);
 	if (m->phase != DW_READY)
 		wrong_phase(m, "switched", "CALL dw_wait(%s), then repeat the call.");
+	dw_check_tables(m);
 	dw_lock_tables(m, ShareRowExclusiveLock);
 	dw_work_now(m);
 	if (m->phase != DW_READY)
@@ -489,6 +503,7 @@ dw_rollback(PG_FUNCTION_ARGS)
 	if (m->phase < DW_SWITCHED)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is not switched: the old side is in authority", m->name));
 	dw_check_active(m);
+	dw_check_tables(m);
 	dw_lock_tables(m, ShareRowExclusiveLock);
 	dw_work_now(m);
 	if (m->phase != DW_SWITCHED)
@@ -535,6 +550,7 @@ dw_finalize(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is finalized already", m->name));
 	if (m->phase != DW_SWITCHED)
 		wrong_phase(m, "finalized", "SELECT dw_switch(%s) comes first.");
+	dw_check_tables(m);
 	dw_lock_tables(m, AccessExclusiveLock);
 	dw_work_now(m);
 	if (m->phase != DW_SWITCHED)
@@ -581,23 +597,47 @@ loss_possible(DwMigration *m)
 	return !m->verified || m->verified_lossy > 0;
 }
 
+/* What a scan for losses took account of. */
+typedef struct LossScan
+{
+	int64		counted;		/* dw_loss_counted */
+	int64		last_drift;		/* dw_drift_last */
+	int64		epoch;
+} LossScan;
+
+static void
+scan_losses(DwMigration *m)
+{
+	StringInfoData keys;
+	DwTotals	t;
+
+	initStringInfo(&keys);
+	dw_check_now(m, 1, false, &t, &keys);
+	if (t.losses > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be aborted without loss: in " INT64_FORMAT " of " INT64_FORMAT
+						" rows the new side holds what the old side can't", m->name, t.losses, t.rows),
+				 errdetail("Among them: %s.", keys.data),
+				 errhint("SELECT dw_abort(%s, accept_loss => true) gives these values up.", quote_literal_cstr(m->name))));
+}
+
 /*
  * Refuses where the new side holds what the old can't.  The mirror notes and
  * counts such writes, so where it noted none, and there was no hole, there is
  * none, and nothing has to be scanned.  The scan runs before the table is
  * locked; before it, whoever was counted but has not committed has to end.
- * Returns the count that the scan took account of.
  */
-static int64
-check_loss(DwMigration *m)
+static void
+check_loss(DwMigration *m, LossScan *scan)
 {
-	StringInfoData keys;
-	DwTotals	t;
-	int64		counted = dw_loss_counted(m);
 	List	   *writers;
 
+	scan->counted = dw_loss_counted(m);
+	scan->last_drift = dw_drift_last();
+	scan->epoch = m->epoch;
 	if (!loss_possible(m))
-		return counted;
+		return;
 	writers = dw_writers_now(m);
 	for (int waited = 0; !dw_writers_gone(writers); waited += 20)
 	{
@@ -609,16 +649,22 @@ check_loss(DwMigration *m)
 					 errhint("End them (blockers in dw_status), and repeat the call.")));
 		dw_sleep(20);
 	}
-	initStringInfo(&keys);
-	dw_check_now(m, 1, false, &t, &keys);
-	if (t.losses > 0)
+	scan_losses(m);
+}
+
+/* The same under the lock, where nothing changes any more: is what the scan found still true? */
+static void
+recheck_loss(DwMigration *m, const LossScan *scan)
+{
+	/* with a hole in the mirror nobody has counted: the price of the brake is a scan under the lock */
+	if (m->mirror != DW_MIRROR_BOTH || m->epoch != scan->epoch)
+		scan_losses(m);
+	else if (dw_loss_counted(m) != scan->counted || (m->open_drift > 0 && dw_drift_last() != scan->last_drift))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" can't be aborted without loss: in " INT64_FORMAT " of " INT64_FORMAT
-						" rows the new side holds what the old side can't", m->name, t.losses, t.rows),
-				 errdetail("Among them: %s.", keys.data),
-				 errhint("SELECT dw_abort(%s, accept_loss => true) gives these values up.", quote_literal_cstr(m->name))));
-	return counted;
+				 errmsg("migration \"%s\" can't be aborted without loss: the new side has just been written with what the old side can't hold", m->name),
+				 errdetail("It was written while this call looked for such rows."),
+				 errhint("Repeat the call; it names the rows.")));
 }
 
 Datum
@@ -626,8 +672,7 @@ dw_abort(PG_FUNCTION_ARGS)
 {
 	DwMigration *m = dw_verb_begin("dw_abort()", name_arg(fcinfo, "dw_abort"));
 	bool		accept_loss = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	int64		counted = 0;
-	int64		drift = m->open_drift;
+	LossScan	scan;
 	bool		present = !table_missing(m);
 	bool		created = false;
 	ListCell   *lc;
@@ -638,15 +683,11 @@ dw_abort(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is aborted already", m->name));
 	dw_check_active(m);
 	if (present && !accept_loss)
-		counted = check_loss(m);
+		check_loss(m, &scan);
 	if (present)
 		dw_lock_tables(m, AccessExclusiveLock);
-	if (!accept_loss && present && (dw_loss_counted(m) != counted || m->open_drift > drift))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" can't be aborted without loss: the new side has just been written with what the old side can't hold", m->name),
-				 errdetail("It was written while this call looked for such rows."),
-				 errhint("Repeat the call; it names the rows.")));
+	if (present && !accept_loss)
+		recheck_loss(m, &scan);
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);

@@ -13,6 +13,9 @@ extern void dw_check_writable(const char *verb);
 /* Raises 42501 unless the current role owns every table of the migration (or, where these are gone, the migration). */
 extern void dw_check_owner(const DwMigration *m);
 
+/* Raises 42P01 where a table of the migration was dropped. */
+extern void dw_check_tables(const DwMigration *m);
+
 /* Raises 55000 where the migration has ended. */
 extern void dw_check_active(const DwMigration *m);
 

@@ -36,7 +36,6 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
 #include "api.h"
@@ -442,6 +441,21 @@ new_column_type(Spec *spec, SpecColumn *col, Relation rel, Oid *type, int32 *typ
 	}
 }
 
+static char *
+qualified_collation(Oid collation)
+{
+	HeapTuple	tup = SearchSysCache1(COLLOID, ObjectIdGetDatum(collation));
+	Form_pg_collation form;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "cache lookup failed for collation %u", collation);
+	form = (Form_pg_collation) GETSTRUCT(tup);
+	name = quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname));
+	ReleaseSysCache(tup);
+	return name;
+}
+
 /*
  * Adds the columns that are missing, in one command, as the table's owner.
  * The table is locked but not open: ALTER TABLE wants nobody to use it.
@@ -470,7 +484,7 @@ create_columns(Spec *spec)
 		appendStringInfo(&sql, "%s ADD COLUMN %s %s", any ? "," : "", quote_identifier(col->name),
 						 format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		if (OidIsValid(collation) && collation != get_typcollation(type))
-			appendStringInfo(&sql, " COLLATE %s", generate_collation_name(collation));
+			appendStringInfo(&sql, " COLLATE %s", qualified_collation(collation));
 		any = true;
 	}
 	relation_close(rel, NoLock);

@@ -87,6 +87,7 @@ dw_verify(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	m = dw_verb_begin("dw_verify()", name);
 	dw_check_active(m);
+	dw_check_tables(m);
 	INSTR_TIME_SET_CURRENT(start);
 	/* one way, after the switch: the old side is not kept in sync, so rows may differ */
 	one_way = !m->two_way && m->phase == DW_SWITCHED;
@@ -170,6 +171,7 @@ static void
 check_may_reconcile(DwMigration *m)
 {
 	dw_check_active(m);
+	dw_check_tables(m);
 	if (m->phase == DW_BACKFILLING || m->heal || m->copied)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -711,8 +711,7 @@ dw_loss_note(int member_id, Datum key, bool key_null, const char *reason)
 {
 	DwMirrorConfig cfg;
 
-	STATE_CHANGE("INSERT INTO dualwrite.loss (member_id, key, reason)"
-				 " SELECT $1, pg_catalog.jsonb_object($2), $3 WHERE NOT EXISTS (SELECT 1 FROM dualwrite.loss WHERE member_id = $1)",
+	STATE_CHANGE("INSERT INTO dualwrite.loss (member_id, key, reason) VALUES ($1, pg_catalog.jsonb_object($2), $3)",
 				 DW_INT4(member_id), DW_DATUM(TEXTARRAYOID, key, key_null), DW_TEXT(reason));
 	/* once it has committed, nobody needs to look any more */
 	if (dw_mirror_config(member_id, &cfg))
@@ -1017,6 +1016,8 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	/* in a restored copy the snapshot is about another heap */
 	if (strcmp(TextDatumGetCString(heap_getattr(tup, MIGRATION_HOME, desc, &isnull)), dw_home()) != 0)
 		cfg->begin.valid = false;
-	cfg->loss_noted = fetch_row("loss", "loss_member", LOSS_MEMBER_ID, member_id, NULL) != NULL;
+
+	/* while a pass is under way, which may close what is noted now, further losses are noted, too */
+	cfg->loss_noted = !cfg->checking && fetch_row("loss", "loss_member", LOSS_MEMBER_ID, member_id, NULL) != NULL;
 	return true;
 }

@@ -214,7 +214,7 @@ extern void dw_drift_close(DwMigration *m, const char *snapshot, int64 last_id);
 /* the latest record of this transaction or another one */
 extern int64 dw_drift_last(void);
 
-/* a write that the old side can't hold; once is enough */
+/* a write that the old side can't hold; once a transaction is enough, and later not at all */
 extern void dw_loss_note(int member_id, Datum key, bool key_null, const char *reason);
 /* a pass that the snapshot was taken for has found none: notes committed before it are closed */
 extern void dw_loss_clear(DwMigration *m, const char *snapshot);
