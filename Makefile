@@ -35,7 +35,9 @@ REGRESS = \
 	lossy \
 	unfilled \
 	commands \
-	verify
+	verify \
+	gates \
+	options
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
