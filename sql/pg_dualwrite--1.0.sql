@@ -3,6 +3,9 @@
 -- complain if the script is sourced in psql rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION pg_dualwrite" to load this file. \quit
 
+-- nothing below is found anywhere but in pg_catalog; CREATE EXTENSION restores the path
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
 /*
  * Everything that is not a verb or a view of the public surface lives in the
  * schema "dualwrite": state tables, the trigger function, and, while a
@@ -26,7 +29,9 @@ CREATE SEQUENCE dualwrite.member_id AS integer;
  * the current one and the marks (catalog versions of triggers and rules) are
  * unchanged.  checking: the token of the pass in chunks
  * that is under way, or 0; while there is one, the mirror looks at every row
- * that it passes.  heal: a hole was opened and closed; the next pass goes over
+ * that it passes.  losses_seen: writes that the old side can't hold are counted
+ * by the sequences m<member>_losses; up to this count a clean pass has seen to
+ * them.  heal: a hole was opened and closed; the next pass goes over
  * inconsistent rows only.
  */
 CREATE TABLE dualwrite.migration (
@@ -54,7 +59,8 @@ CREATE TABLE dualwrite.migration (
     drifted         bigint NOT NULL DEFAULT 0,
     unconvertible   bigint NOT NULL DEFAULT 0,
     started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
-    finished_at     timestamptz
+    finished_at     timestamptz,
+    losses_seen     bigint NOT NULL DEFAULT 0
 );
 -- a migration that has ended leaves its name free
 CREATE UNIQUE INDEX migration_name ON dualwrite.migration (name) WHERE phase NOT IN ('finalized', 'aborted');
@@ -94,6 +100,7 @@ CREATE TABLE dualwrite.progress (
     relfilenode     oid NOT NULL,
     epoch           bigint NOT NULL,
     token           bigint NOT NULL DEFAULT 0,
+    losses          bigint NOT NULL DEFAULT 0,
     marks           text,
     snapshot        pg_snapshot,
     blocks_total    bigint NOT NULL,
@@ -161,16 +168,6 @@ CREATE TABLE dualwrite.drift (
 );
 CREATE INDEX drift_open ON dualwrite.drift (member_id, row_ctid) WHERE repaired_at IS NULL;
 CREATE INDEX drift_open_key ON dualwrite.drift (member_id, key) WHERE repaired_at IS NULL;
-
--- the first writes seen whose new side the old side cannot hold
-CREATE TABLE dualwrite.loss (
-    member_id       integer NOT NULL,
-    key             jsonb,
-    reason          text NOT NULL,
-    found_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
-    xid             xid8 NOT NULL DEFAULT pg_current_xact_id()
-);
-CREATE INDEX loss_member ON dualwrite.loss (member_id);
 
 CREATE TABLE dualwrite.event (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -249,116 +246,116 @@ CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
 
 /* ---- verbs ---- */
 
-CREATE FUNCTION dw_begin(migration text, relation regclass, old_column name, new_type text DEFAULT NULL,
+CREATE FUNCTION @extschema@.dw_begin(migration text, relation regclass, old_column name, new_type text DEFAULT NULL,
                          new_column name DEFAULT NULL, forward text DEFAULT NULL, backward text DEFAULT NULL,
                          options jsonb DEFAULT '{}')
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_begin';
-COMMENT ON FUNCTION dw_begin(text, regclass, name, text, name, text, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.dw_begin(text, regclass, name, text, name, text, text, jsonb) IS
     'begin a migration of one column: creates new_column where it is absent (type new_type), mirrors every write both ways and starts the backfill. forward gives the new column from the row, backward the old one; left out, a cast. Errors: 42710 name in use, 42P01/42703, 42501 not the owner, 42804/42P17 expression, 22023 option, 55P03 lock';
 
-CREATE FUNCTION dw_begin_mapping(migration text, relation regclass, old_columns name[], forward jsonb,
+CREATE FUNCTION @extschema@.dw_begin_mapping(migration text, relation regclass, old_columns name[], forward jsonb,
                                  backward jsonb DEFAULT NULL, new_types jsonb DEFAULT '{}', options jsonb DEFAULT '{}')
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_begin_mapping';
-COMMENT ON FUNCTION dw_begin_mapping(text, regclass, name[], jsonb, jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.dw_begin_mapping(text, regclass, name[], jsonb, jsonb, jsonb, jsonb) IS
     'begin a migration of several columns (split, merge): forward and backward map column name to expression, new_types column name to the type of a column to create. Only old_columns are dropped at the end. Errors as dw_begin';
 
-CREATE FUNCTION dw_begin_table(migration text, old_relation regclass, new_relation regclass, forward jsonb DEFAULT NULL,
+CREATE FUNCTION @extschema@.dw_begin_table(migration text, old_relation regclass, new_relation regclass, forward jsonb DEFAULT NULL,
                                backward jsonb DEFAULT NULL, key_columns name[] DEFAULT NULL, options jsonb DEFAULT '{}')
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
-COMMENT ON FUNCTION dw_begin_table(text, regclass, regclass, jsonb, jsonb, name[], jsonb) IS
+COMMENT ON FUNCTION @extschema@.dw_begin_table(text, regclass, regclass, jsonb, jsonb, name[], jsonb) IS
     'table to table migrations: not supported by this version (0A000)';
 
-CREATE FUNCTION dw_plan(migration text) RETURNS TABLE (step integer, command text, lock_mode text, blocks text, estimate text, note text)
+CREATE FUNCTION @extschema@.dw_plan(migration text) RETURNS TABLE (step integer, command text, lock_mode text, blocks text, estimate text, note text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
-COMMENT ON FUNCTION dw_plan(text) IS 'what a migration will do: not supported by this version (0A000)';
+COMMENT ON FUNCTION @extschema@.dw_plan(text) IS 'what a migration will do: not supported by this version (0A000)';
 
-CREATE FUNCTION dw_plan(migration text, relation regclass, old_column name, new_type text DEFAULT NULL,
+CREATE FUNCTION @extschema@.dw_plan(migration text, relation regclass, old_column name, new_type text DEFAULT NULL,
                         new_column name DEFAULT NULL, forward text DEFAULT NULL, backward text DEFAULT NULL, options jsonb DEFAULT '{}')
     RETURNS TABLE (step integer, command text, lock_mode text, blocks text, estimate text, note text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
-COMMENT ON FUNCTION dw_plan(text, regclass, name, text, name, text, text, jsonb) IS 'what a migration would do: not supported by this version (0A000)';
+COMMENT ON FUNCTION @extschema@.dw_plan(text, regclass, name, text, name, text, text, jsonb) IS 'what a migration would do: not supported by this version (0A000)';
 
-CREATE FUNCTION dw_expose(migration text, old_schema name, new_schema name)
+CREATE FUNCTION @extschema@.dw_expose(migration text, old_schema name, new_schema name)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_not_supported';
-COMMENT ON FUNCTION dw_expose(text, name, name) IS 'versioned schemas: not supported by this version (0A000)';
+COMMENT ON FUNCTION @extschema@.dw_expose(text, name, name) IS 'versioned schemas: not supported by this version (0A000)';
 
-CREATE FUNCTION dw_pause(migration text, reason text DEFAULT NULL)
+CREATE FUNCTION @extschema@.dw_pause(migration text, reason text DEFAULT NULL)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_pause';
-COMMENT ON FUNCTION dw_pause(text, text) IS
+COMMENT ON FUNCTION @extschema@.dw_pause(text, text) IS
     'stop background work after the current batch; the mirror stays on. Takes no table lock. Errors: 42704, 42501, 55000 finished';
 
-CREATE FUNCTION dw_resume(migration text)
+CREATE FUNCTION @extschema@.dw_resume(migration text)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_resume';
-COMMENT ON FUNCTION dw_resume(text) IS
+COMMENT ON FUNCTION @extschema@.dw_resume(text) IS
     'go on after dw_pause or a failure, and adopt a restored copy. Errors: 42704, 42501, 55000 finished, 55P03 lock';
 
-CREATE FUNCTION dw_set(migration text, options jsonb)
+CREATE FUNCTION @extschema@.dw_set(migration text, options jsonb)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_set';
-COMMENT ON FUNCTION dw_set(text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.dw_set(text, jsonb) IS
     'merge options while the migration runs; null resets one to its default. mirror, conflict and on_error take SHARE ROW EXCLUSIVE in short tries, except mirror off, which takes no table lock. Errors: 22023 unknown option or value, 42704, 42501, 55P03';
 
-CREATE FUNCTION dw_verify(migration text, sample float8 DEFAULT 1.0,
+CREATE FUNCTION @extschema@.dw_verify(migration text, sample float8 DEFAULT 1.0,
                           OUT rows_checked bigint, OUT drifted bigint, OUT unconvertible bigint, OUT seconds float8)
     RETURNS record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_verify';
-COMMENT ON FUNCTION dw_verify(text, float8) IS
+COMMENT ON FUNCTION @extschema@.dw_verify(text, float8) IS
     'compare both sides of every row (sample: the fraction of blocks, 0 < sample <= 1) in one snapshot; rows that differ stand in dw_drift. Changes no row of the table. Errors: 42704, 42501, 22023, 55000 finished';
 
-CREATE PROCEDURE dw_reconcile(migration text, repair boolean DEFAULT true)
+CREATE PROCEDURE @extschema@.dw_reconcile(migration text, repair boolean DEFAULT true)
     LANGUAGE c AS 'MODULE_PATHNAME', 'dw_reconcile';
-COMMENT ON PROCEDURE dw_reconcile(text, boolean) IS
+COMMENT ON PROCEDURE @extschema@.dw_reconcile(text, boolean) IS
     'compare both sides of every row in chunks, one transaction each, and repair rows that differ from the side in authority, under row lock after checking again. Errors: 25001 inside a transaction block, 42704, 42501, 55000 finished';
 
-CREATE FUNCTION dw_switch(migration text)
+CREATE FUNCTION @extschema@.dw_switch(migration text)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_switch';
-COMMENT ON FUNCTION dw_switch(text) IS
+COMMENT ON FUNCTION @extschema@.dw_switch(text) IS
     'move authority to the new side; the old side stays in sync. Takes SHARE ROW EXCLUSIVE in short tries. Errors: 55000 says what is missing, 42704, 42501, 55P03';
 
-CREATE FUNCTION dw_rollback(migration text)
+CREATE FUNCTION @extschema@.dw_rollback(migration text)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_rollback';
-COMMENT ON FUNCTION dw_rollback(text) IS
+COMMENT ON FUNCTION @extschema@.dw_rollback(text) IS
     'the inverse of dw_switch: authority returns to the old side, nothing is dropped. Takes SHARE ROW EXCLUSIVE in short tries. Errors: 55000, 42704, 42501, 55P03';
 
-CREATE FUNCTION dw_finalize(migration text, drop_old boolean DEFAULT NULL)
+CREATE FUNCTION @extschema@.dw_finalize(migration text, drop_old boolean DEFAULT NULL)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_finalize';
-COMMENT ON FUNCTION dw_finalize(text, boolean) IS
+COMMENT ON FUNCTION @extschema@.dw_finalize(text, boolean) IS
     'end the migration: drops the mirror and (drop_old null or true) the old columns. Takes ACCESS EXCLUSIVE in short tries. Errors: 55000 not switched, not verified since, or no counterpart on the new side; 2BP01 dependents; 42704, 42501, 55P03';
 
-CREATE FUNCTION dw_abort(migration text, accept_loss boolean DEFAULT false)
+CREATE FUNCTION @extschema@.dw_abort(migration text, accept_loss boolean DEFAULT false)
     RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_abort';
-COMMENT ON FUNCTION dw_abort(text, boolean) IS
+COMMENT ON FUNCTION @extschema@.dw_abort(text, boolean) IS
     'give the migration up: removes the mirror and the columns that dw_begin created. Refused (55000) where the new side holds what the old cannot, unless accept_loss. Takes ACCESS EXCLUSIVE in short tries. Errors: 42704, 42501, 2BP01, 55P03';
 
-CREATE FUNCTION dw_side(migration text)
+CREATE FUNCTION @extschema@.dw_side(migration text)
     RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_side';
-COMMENT ON FUNCTION dw_side(text) IS
+COMMENT ON FUNCTION @extschema@.dw_side(text) IS
     'the side to read, old or new: pg_dualwrite.side where the session sets it, old before the switch, new after it. Works on standbys. Errors: 42704';
 
-CREATE FUNCTION dw_side(migration text, key text)
+CREATE FUNCTION @extschema@.dw_side(migration text, key text)
     RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_not_supported';
-COMMENT ON FUNCTION dw_side(text, text) IS 'the side to read for a key: not supported by this version (0A000)';
+COMMENT ON FUNCTION @extschema@.dw_side(text, text) IS 'the side to read for a key: not supported by this version (0A000)';
 
-CREATE FUNCTION dw_side(migration text, key anyelement)
+CREATE FUNCTION @extschema@.dw_side(migration text, key anyelement)
     RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_not_supported';
-COMMENT ON FUNCTION dw_side(text, anyelement) IS 'the side to read for a key: not supported by this version (0A000)';
+COMMENT ON FUNCTION @extschema@.dw_side(text, anyelement) IS 'the side to read for a key: not supported by this version (0A000)';
 
-CREATE FUNCTION dw_require(migration text, phase text DEFAULT 'ready')
+CREATE FUNCTION @extschema@.dw_require(migration text, phase text DEFAULT 'ready')
     RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'dw_require';
-COMMENT ON FUNCTION dw_require(text, text) IS
+COMMENT ON FUNCTION @extschema@.dw_require(text, text) IS
     'for migration files: returns where the migration is at or beyond phase, raises 55000 at once where it is not. Errors: 42704, 22023 unknown phase';
 
-CREATE PROCEDURE dw_wait(migration text, phase text DEFAULT 'ready', timeout interval DEFAULT '1 hour')
+CREATE PROCEDURE @extschema@.dw_wait(migration text, phase text DEFAULT 'ready', timeout interval DEFAULT '1 hour')
     LANGUAGE c AS 'MODULE_PATHNAME', 'dw_wait';
-COMMENT ON PROCEDURE dw_wait(text, text, interval) IS
+COMMENT ON PROCEDURE @extschema@.dw_wait(text, text, interval) IS
     'wait, holding no snapshot, until the migration is at or beyond phase; starts a missing worker. Errors: 25001 inside a transaction block, 55000 failed or aborted, 57014 timeout, 42704, 22023';
 
-CREATE FUNCTION dw_ensure_workers()
+CREATE FUNCTION @extschema@.dw_ensure_workers()
     RETURNS integer LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_ensure_workers';
-COMMENT ON FUNCTION dw_ensure_workers() IS
+COMMENT ON FUNCTION @extschema@.dw_ensure_workers() IS
     'start the missing workers of this database and return how many were started (for cron, after a restart or failover without preload). Errors: 53400 no background worker slot is free';
 
 /* ---- views ---- */
 
-CREATE VIEW dw_progress AS
+CREATE VIEW @extschema@.dw_progress AS
 SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b.relation, m.phase,
        coalesce(w.state, 'no_worker') AS state,
        p.blocks_total, p.blocks_done, p.rows_estimated, p.rows_done, p.rows_already, p.rows_locked, p.rows_failed,
@@ -378,10 +375,10 @@ SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b
                      WHERE k.migration_id = m.id) w ON true
  CROSS JOIN pg_catalog.pg_database d
  WHERE d.datname = current_database() AND m.phase NOT IN ('finalized', 'aborted');
-COMMENT ON VIEW dw_progress IS 'one row an active member: how far its current pass (backfill or verification) is and what holds it';
-GRANT SELECT ON dw_progress TO PUBLIC;
+COMMENT ON VIEW @extschema@.dw_progress IS 'one row an active member: how far its current pass (backfill or verification) is and what holds it';
+GRANT SELECT ON @extschema@.dw_progress TO PUBLIC;
 
-CREATE VIEW dw_status AS
+CREATE VIEW @extschema@.dw_status AS
 WITH live AS (
     SELECT l.classid::integer AS migration_id, array_agg(l.pid ORDER BY l.pid) AS pids
       FROM pg_catalog.pg_locks l
@@ -407,11 +404,13 @@ WITH live AS (
              WHERE b.migration_id = m.id AND d.repaired_at IS NULL) AS open_drift,
            (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
              WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible') AS open_unconvertible,
-           EXISTS (SELECT 1 FROM dualwrite.loss x JOIN dualwrite.member b ON b.id = x.member_id WHERE b.migration_id = m.id) AS lossy,
            NOT EXISTS (SELECT 1 FROM dualwrite.member b WHERE b.migration_id = m.id AND NOT b.has_backward) AS two_way,
            (SELECT bool_and(EXISTS (SELECT 1 FROM pg_catalog.pg_class r WHERE r.oid = b.relation)) FROM dualwrite.member b WHERE b.migration_id = m.id) AS present,
            (SELECT array_agg(b.relation ORDER BY b.ord) FROM dualwrite.member b WHERE b.migration_id = m.id) AS relations,
-           coalesce(pg_catalog.pg_has_role(m.owner, 'USAGE'), false) AS mine
+           coalesce(pg_catalog.pg_has_role(m.owner, 'USAGE'), false) AS mine,
+           CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN m.losses_seen <
+             (SELECT coalesce(sum(pg_catalog.pg_sequence_last_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+               AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_losses' WHERE b.migration_id = m.id) ELSE false END AS lossy
       FROM dualwrite.migration m
       LEFT JOIN live l ON l.migration_id = m.id
       LEFT JOIN dualwrite.worker w ON w.migration_id = m.id
@@ -504,32 +503,32 @@ SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
                         CASE WHEN f.two_way AND f.open_drift = 0 THEN '; until then dw_rollback is the way back' END) END AS next_step,
        f.started_at, f.finished_at
   FROM fin f;
-COMMENT ON VIEW dw_status IS 'one row a migration: where it is, why, and what to do next';
-GRANT SELECT ON dw_status TO PUBLIC;
+COMMENT ON VIEW @extschema@.dw_status IS 'one row a migration: where it is, why, and what to do next';
+GRANT SELECT ON @extschema@.dw_status TO PUBLIC;
 
-CREATE VIEW dw_drift WITH (security_barrier) AS
+CREATE VIEW @extschema@.dw_drift WITH (security_barrier) AS
 SELECT m.name AS migration, b.relation, d.row_ctid, d.key, d.old_values, d.new_values, d.reason, d.sqlstate, d.message, d.found_at, d.repaired_at
   FROM dualwrite.drift d
   JOIN dualwrite.member b ON b.id = d.member_id
   JOIN dualwrite.migration m ON m.id = b.migration_id
  WHERE pg_catalog.pg_has_role(m.owner, 'USAGE');
-COMMENT ON VIEW dw_drift IS 'rows found or recorded as not consistent, for the owner of the migration; repaired_at tells when a row was seen consistent again';
-GRANT SELECT ON dw_drift TO PUBLIC;
+COMMENT ON VIEW @extschema@.dw_drift IS 'rows found or recorded as not consistent, for the owner of the migration; repaired_at tells when a row was seen consistent again';
+GRANT SELECT ON @extschema@.dw_drift TO PUBLIC;
 
-CREATE VIEW dw_events AS
+CREATE VIEW @extschema@.dw_events AS
 SELECT e.at, e.migration, e.event, e.phase_from, e.phase_to, e.actor, e.application_name, e.pid,
        CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN e.note END AS note,
        CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN e.detail END AS detail
   FROM dualwrite.event e LEFT JOIN dualwrite.migration m ON m.id = e.migration_id;
-COMMENT ON VIEW dw_events IS 'everything that happened to the migrations, and by whom; notes, which may show data, to the owner';
-GRANT SELECT ON dw_events TO PUBLIC;
+COMMENT ON VIEW @extschema@.dw_events IS 'everything that happened to the migrations, and by whom; notes, which may show data, to the owner';
+GRANT SELECT ON @extschema@.dw_events TO PUBLIC;
 
-CREATE VIEW dw_options AS
+CREATE VIEW @extschema@.dw_options AS
 SELECT m.name AS migration, o.name,
        CASE o.name WHEN 'mirror' THEN m.mirror WHEN 'conflict' THEN m.conflict WHEN 'on_error' THEN m.on_error
             ELSE coalesce(m.options ->> o.name, o.fallback) END AS setting, o.unit,
        CASE WHEN m.options ? o.name THEN 'migration' ELSE o.source END AS source, o.changeable, o.description
   FROM dualwrite.migration m CROSS JOIN dualwrite.known_options() o
  WHERE m.phase NOT IN ('finalized', 'aborted');
-COMMENT ON VIEW dw_options IS 'the options of each unfinished migration, with their settings and where these come from';
-GRANT SELECT ON dw_options TO PUBLIC;
+COMMENT ON VIEW @extschema@.dw_options IS 'the options of each unfinished migration, with their settings and where these come from';
+GRANT SELECT ON @extschema@.dw_options TO PUBLIC;

@@ -296,6 +296,7 @@ mend_triggers(DwMigration *m)
 	if (mode == NoLock)
 		return;
 	dw_lock_tables(m, mode);
+	locks_last(mode == AccessExclusiveLock ? "ACCESS EXCLUSIVE" : "SHARE ROW EXCLUSIVE");
 	close_hole(m, "the mirror's triggers were missing, disabled or overtaken");
 }
 
@@ -548,6 +549,7 @@ dw_finalize(PG_FUNCTION_ARGS)
 
 	if (m->phase == DW_FINALIZED)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is finalized already", m->name));
+	dw_check_active(m);
 	if (m->phase != DW_SWITCHED)
 		wrong_phase(m, "finalized", "SELECT dw_switch(%s) comes first.");
 	dw_check_tables(m);
@@ -581,6 +583,7 @@ dw_finalize(PG_FUNCTION_ARGS)
 		if (drop_old)
 			dw_drop_columns(b->relid, ((DwSideColumns *) lfirst(lc2))->names[DW_OLD]);
 	}
+	locks_last("ACCESS EXCLUSIVE");
 	dw_transition(m, "finalize", drop_old ? "the old side was dropped" : "the old side was kept");
 	PG_RETURN_TEXT_P(result("migration \"%s\" is finalized: the mirror is gone, the old side %s", m->name,
 							drop_old ? "was dropped" : "was kept and is no longer in sync"));
@@ -704,6 +707,8 @@ dw_abort(PG_FUNCTION_ARGS)
 		if (sides)
 			dw_drop_columns(b->relid, dw_created_columns(b, sides));
 	}
+	if (present)
+		locks_last("ACCESS EXCLUSIVE");
 	dw_migration_set_failed(m->id, false, NULL);
 	dw_transition(m, "abort", accept_loss ? "losses accepted" : present ? NULL : "the table was dropped");
 	PG_RETURN_TEXT_P(result("migration \"%s\" is aborted: the mirror %s gone", m->name,
@@ -747,10 +752,11 @@ dw_require(PG_FUNCTION_ARGS)
 	if ((int) m->phase < want || (m->phase == DW_ABORTED && want != DW_ABORTED))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" is %s, not yet %s", m->name, dw_enum_name(dw_phase_names, m->phase), phase),
+				 errmsg("migration \"%s\" is %s, not %s%s", m->name, dw_enum_name(dw_phase_names, m->phase), m->phase >= DW_FINALIZED ? "" : "yet ", phase),
 				 m->failed && m->last_error ? errdetail("It failed: %s.", m->last_error)
 				 : errdetail("Authority is with the %s side.", dw_side_name(DW_AUTHORITY(m->phase))),
-				 errhint("CALL dw_wait(%s, %s) waits for it.", quote_literal_cstr(m->name), quote_literal_cstr(phase))));
+				 m->phase >= DW_FINALIZED ? errhint("It has ended; dw_events tells when and by whom.")
+				 : errhint("CALL dw_wait(%s, %s) waits for it.", quote_literal_cstr(m->name), quote_literal_cstr(phase))));
 	PG_RETURN_TEXT_P(result("migration \"%s\" is %s", m->name, dw_enum_name(dw_phase_names, m->phase)));
 }
 

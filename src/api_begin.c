@@ -28,6 +28,7 @@
 #include "parser/parse_coerce.h"
 #include "parser/parse_type.h"
 #include "rewrite/rewriteHandler.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -37,6 +38,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 #include "api.h"
 #include "attach.h"
@@ -481,6 +483,13 @@ create_columns(Spec *spec)
 		if (!col->create)
 			continue;
 		new_column_type(spec, col, rel, &type, &typmod, &collation);
+		if (dw_add_column_rewrites(type) && RelationGetNumberOfBlocks(rel) > (BlockNumber) dw_inline_limit * 1024 / BLCKSZ)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("column \"%s\" can't be added with type %s, a domain with constraints", col->name, format_type_be(type)),
+					 errdetail("PostgreSQL would rewrite the whole table under an exclusive lock."),
+					 errhint("Take the domain's base type %s, and add its conditions as a CHECK constraint NOT VALID.",
+							 format_type_be(getBaseType(type)))));
 		appendStringInfo(&sql, "%s ADD COLUMN %s %s", any ? "," : "", quote_identifier(col->name),
 						 format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		if (OidIsValid(collation) && collation != get_typcollation(type))

@@ -70,12 +70,10 @@ dw_verify(PG_FUNCTION_ARGS)
 	Datum		values[4];
 	bool		nulls[4] = {false};
 	instr_time	start;
-	char	   *marks;
-	char	   *snapshot;
+	DwPass		pass;
 	DwTotals	t;
 	bool		whole;
 	bool		one_way;
-	int64		last_drift;
 
 	if (!(sample > 0 && sample <= 1))
 		ereport(ERROR,
@@ -93,13 +91,11 @@ dw_verify(PG_FUNCTION_ARGS)
 	one_way = !m->two_way && m->phase == DW_SWITCHED;
 	/* before ready, rows that aren't filled yet differ: they are counted, not recorded */
 	whole = sample >= 1 && m->phase != DW_BACKFILLING && !m->heal && m->mirror == DW_MIRROR_BOTH && !m->copied && !one_way;
-	marks = dw_migration_marks(m);
-	snapshot = dw_current_snapshot();
-	last_drift = dw_drift_last();
+	dw_pass_begin(m, 0, 0, &pass);
 	dw_check_now(m, sample, m->phase != DW_BACKFILLING && !m->heal && !one_way, &t, NULL);
 	if (whole)
 	{
-		(void) dw_verification_end(m, 0, m->epoch, marks, snapshot, last_drift, &t);
+		(void) dw_pass_end(m, &pass, &t);
 		dw_progress_forget(m, "verify");
 	}
 	values[0] = Int64GetDatum(t.rows);
@@ -362,10 +358,10 @@ reconcile(DwMigration *m, bool repair, MemoryContext keep)
 {
 	Reconcile	r = {.repair = repair};
 	DwTotals	t = {0};
+	int64		losses = dw_loss_counted(m);
 	int64		token = wait_for_writers(m, keep);
 	MemoryContext turn = AllocSetContextCreate(keep, "dw_reconcile", ALLOCSET_DEFAULT_SIZES);
-	char	   *marks;
-	char	   *snapshot;
+	DwPass		pass;
 	ListCell   *lc;
 	DwVerdict	verdict = DW_DRIFT;
 
@@ -373,8 +369,7 @@ reconcile(DwMigration *m, bool repair, MemoryContext keep)
 	r.m = m = dw_migration_get(m->id);
 	r.locked = palloc(sizeof(ItemPointerData) * RECONCILE_BLOCKS * MaxHeapTuplesPerPage);
 	check_may_reconcile(m);		/* the wait may have been long */
-	marks = dw_migration_marks(m);
-	snapshot = dw_current_snapshot();
+	dw_pass_begin(m, token, losses, &pass);
 	foreach(lc, m->members)
 		reconcile_member(&r, lfirst(lc), turn);
 	MemoryContextSwitchTo(keep);
@@ -385,7 +380,7 @@ reconcile(DwMigration *m, bool repair, MemoryContext keep)
 	if (r.repaired > 0)
 		dw_event(m->id, m->name, "repaired", -1, -1, psprintf(INT64_FORMAT " rows, from the %s side", r.repaired, dw_side_name(DW_AUTHORITY(m->phase))));
 	if (m->mirror == DW_MIRROR_BOTH)
-		verdict = dw_verification_end(m, token, m->epoch, marks, snapshot, 0, &t);
+		verdict = dw_pass_end(m, &pass, &t);
 	else
 		(void) dw_checking_end(m, token);
 	dw_progress_forget(m, "verify");
@@ -462,10 +457,10 @@ describe_status(const char *name)
 static bool
 reached(DwMigration *m, DwPhase want, const char *phase)
 {
-	if (m->phase == DW_ABORTED && want != DW_ABORTED)
+	if (m->phase >= DW_FINALIZED && m->phase != want && (m->phase == DW_ABORTED || want == DW_ABORTED))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" was aborted", m->name),
+				 errmsg("migration \"%s\" was %s", m->name, dw_enum_name(dw_phase_names, m->phase)),
 				 errdetail("It will not become %s.", phase),
 				 errhint("dw_events tells when and by whom.")));
 	if (m->phase >= want && m->phase != DW_ABORTED)
@@ -522,8 +517,9 @@ dw_wait(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("migration \"%s\" did not become %s in time", name, phase),
-					 errdetail("It is %s.", describe_status(name)),
-					 errhint("It goes on in the background; next_step in dw_status says what to do.")));
+					 errdetail("It is %s%s.", describe_status(name), m->paused ? ", and paused" : ""),
+					 m->paused ? errhint("SELECT dw_resume(%s).", quote_literal_cstr(name))
+					 : errhint("It goes on in the background; next_step in dw_status says what to do.")));
 		if (TimestampDifferenceExceeds(told, GetCurrentTimestamp(), 10000))
 		{
 			ereport(NOTICE, (errmsg("migration \"%s\": %s%s", name, describe_status(name), m->paused ? " (paused)" : "")));

@@ -59,8 +59,7 @@ enum
 	MEMBER_BEGIN_SNAPSHOT = 10,
 	MEMBER_BEGIN_XIDS = 11,
 	MEMBER_BEGIN_FUZZY = 12,
-	MEMBER_RELFILENODE = 13,
-	LOSS_MEMBER_ID = 1
+	MEMBER_RELFILENODE = 13
 };
 
 char *
@@ -77,7 +76,8 @@ dw_home(void)
 	" m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch, m.verified_at >= m.phase_since, m.verified_marks, m.verified_lossy," \
 	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
 	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible')," \
-	" EXISTS (SELECT 1 FROM dualwrite.loss x JOIN dualwrite.member b ON b.id = x.member_id WHERE b.migration_id = m.id)," \
+	" m.losses_seen < (SELECT coalesce(sum(pg_catalog.pg_sequence_last_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q" \
+	"   ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = m.id)," \
 	" coalesce(c.paused, false), c.reason," \
 	" m.verified_marks IS NOT DISTINCT FROM (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)" \
 	"   FROM dualwrite.member b WHERE b.migration_id = m.id)" \
@@ -434,16 +434,16 @@ dw_migration_adopt(DwMigration *m)
 }
 
 bool
-dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy)
+dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy, int64 losses_seen)
 {
 	DwRun		run;
 	uint64		n;
 
 	dw_run_begin(&run, dw_own_role());
 	n = DW_SQL("UPDATE dualwrite.migration SET verified_at = pg_catalog.clock_timestamp(), verified_epoch = $2, verified_marks = $3, verified_lossy = $4,"
-			   " drifted = 0, unconvertible = 0"
+			   " drifted = 0, unconvertible = 0, losses_seen = greatest(losses_seen, $5)"
 			   " WHERE id = $1 AND epoch = $2 AND mirror = 'both'",
-			   DW_INT4(m->id), DW_INT8(epoch), DW_TEXT(marks), DW_INT8(lossy));
+			   DW_INT4(m->id), DW_INT8(epoch), DW_TEXT(marks), DW_INT8(lossy), DW_INT8(losses_seen));
 	dw_run_end(&run);
 	return n == 1;
 }
@@ -558,7 +558,7 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 
 	memset(p, 0, sizeof(*p));
 	dw_run_begin(&run, dw_own_role());
-	found = DW_SQL("SELECT relfilenode, epoch, marks, snapshot, token, blocks_total, blocks_done, rows_estimated, rows_done, rows_already, rows_locked,"
+	found = DW_SQL("SELECT relfilenode, epoch, marks, snapshot, token, losses, blocks_total, blocks_done, rows_estimated, rows_done, rows_already, rows_locked,"
 				   " rows_failed, rows_drifted, rows_lossy, wal_bytes, throttled_ms, batch_ms, rows_per_second, finished"
 				   " FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part = 0",
 				   DW_INT4(member_id), DW_TEXT(pass)) > 0;
@@ -572,11 +572,12 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 		p->marks = got_text(3, cxt);
 		p->snapshot = got_text(4, cxt);
 		for (int i = 0; i < (int) lengthof(counts); i++)
-			*counts[i] = got_int(0, 6 + i);
+			*counts[i] = got_int(0, 7 + i);
 		p->token = got_int(0, 5);
-		p->batch_ms = strtod(got_text(17, cxt), NULL);
-		p->rows_per_second = strtod(got_text(18, cxt), NULL);
-		p->finished = got_bool(19);
+		p->losses = got_int(0, 6);
+		p->batch_ms = strtod(got_text(18, cxt), NULL);
+		p->rows_per_second = strtod(got_text(19, cxt), NULL);
+		p->finished = got_bool(20);
 	}
 	dw_run_end(&run);
 	return found;
@@ -585,14 +586,14 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 void
 dw_progress_start(int member_id, const char *pass, DwProgress *p)
 {
-	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated, token)"
-				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9)"
+	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated, token, losses)"
+				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9, $10)"
 				 " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot,"
-				 " blocks_total = $7, rows_estimated = $8, token = $9, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
+				 " blocks_total = $7, rows_estimated = $8, token = $9, losses = $10, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
 				 " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, batch_ms = 0, rows_per_second = 0,"
 				 " started_at = pg_catalog.clock_timestamp(), last_batch_at = NULL, finished = false",
 				 DW_INT4(member_id), DW_TEXT(pass), DW_OID(p->relfilenode), DW_INT8(p->epoch), DW_TEXT(p->marks), DW_TEXT(p->snapshot),
-				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token));
+				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token), DW_INT8(p->losses));
 }
 
 void
@@ -704,26 +705,6 @@ dw_drift_last(void)
 	id = got_int(0, 1);
 	dw_run_end(&run);
 	return id;
-}
-
-void
-dw_loss_note(int member_id, Datum key, bool key_null, const char *reason)
-{
-	DwMirrorConfig cfg;
-
-	STATE_CHANGE("INSERT INTO dualwrite.loss (member_id, key, reason) VALUES ($1, pg_catalog.jsonb_object($2), $3)",
-				 DW_INT4(member_id), DW_DATUM(TEXTARRAYOID, key, key_null), DW_TEXT(reason));
-	/* once it has committed, nobody needs to look any more */
-	if (dw_mirror_config(member_id, &cfg))
-		CacheInvalidateRelcacheByRelid(cfg.relid);
-}
-
-void
-dw_loss_clear(DwMigration *m, const char *snapshot)
-{
-	STATE_CHANGE("DELETE FROM dualwrite.loss WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)"
-				 " AND pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot)", DW_INT4(m->id), DW_TEXT(snapshot));
-	invalidate(m);
 }
 
 /*
@@ -1016,8 +997,5 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	/* in a restored copy the snapshot is about another heap */
 	if (strcmp(TextDatumGetCString(heap_getattr(tup, MIGRATION_HOME, desc, &isnull)), dw_home()) != 0)
 		cfg->begin.valid = false;
-
-	/* while a pass is under way, which may close what is noted now, further losses are noted, too */
-	cfg->loss_noted = !cfg->checking && fetch_row("loss", "loss_member", LOSS_MEMBER_ID, member_id, NULL) != NULL;
 	return true;
 }

@@ -67,7 +67,7 @@ typedef struct DwMigration
 	int64		verified_lossy;
 	int64		open_drift;		/* rows recorded and not seen repaired */
 	int64		open_unconvertible;
-	bool		lossy;			/* the mirror noted a loss */
+	bool		lossy;			/* the mirror counted losses that no clean pass has seen to */
 	bool		two_way;		/* every member has a backward rule */
 	bool		paused;
 	char	   *pause_reason;
@@ -92,7 +92,6 @@ typedef struct DwMirrorConfig
 	bool		checking;		/* a pass in chunks is under way */
 	bool		has_backward;
 	bool		filling;
-	bool		loss_noted;
 	DwBegin		begin;
 } DwMirrorConfig;
 
@@ -145,7 +144,7 @@ extern void dw_migration_set_failed(int id, bool failed, const char *error);	/* 
 extern void dw_migration_adopt(DwMigration *m); /* this database is its home now */
 
 /* The verification of all members ended clean; false if a hole opened since it began. */
-extern bool dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy);
+extern bool dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy, int64 losses_seen);
 extern void dw_migration_set_counts(DwMigration *m, int64 drifted, int64 unconvertible);
 
 /* versions of triggers and rules of all members; palloc'd */
@@ -167,6 +166,7 @@ typedef struct DwProgress
 	Oid			relfilenode;
 	int64		epoch;
 	int64		token;			/* of dw_checking_begin */
+	int64		losses;			/* dw_loss_counted, before it began */
 	char	   *marks;
 	char	   *snapshot;
 	int64		blocks_total;
@@ -214,14 +214,9 @@ extern void dw_drift_close(DwMigration *m, const char *snapshot, int64 last_id);
 /* the latest record of this transaction or another one */
 extern int64 dw_drift_last(void);
 
-/* a write that the old side can't hold; once a transaction is enough, and later not at all */
-extern void dw_loss_note(int member_id, Datum key, bool key_null, const char *reason);
-/* a pass that the snapshot was taken for has found none: notes committed before it are closed */
-extern void dw_loss_clear(DwMigration *m, const char *snapshot);
-
 /*
- * Counts such writes, beyond transactions and without waiting: a write is
- * counted before it commits.  The sum over all members.
+ * Counts writes that the old side can't hold, beyond transactions and without
+ * waiting: a write is counted before it commits.  The sum over all members.
  */
 extern void dw_loss_count(int member_id);
 extern int64 dw_loss_counted(DwMigration *m);

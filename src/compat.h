@@ -19,6 +19,7 @@
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/typcache.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 200000
 #error "pg_dualwrite supports PostgreSQL 15 to 19"
@@ -96,6 +97,17 @@ dw_update_indexes(ResultRelInfo *rri, EState *estate, TupleTableSlot *slot, TU_U
 	return ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL, which == TU_Summarizing);
 #else
 	return ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL);
+#endif
+}
+
+/* does ALTER TABLE ADD COLUMN of this type rewrite the table? */
+static inline bool
+dw_add_column_rewrites(Oid type)
+{
+#if PG_VERSION_NUM >= 190000
+	return false;
+#else
+	return DomainHasConstraints(type);
 #endif
 }
 

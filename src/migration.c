@@ -164,9 +164,26 @@ stop_on(DwMigration *m, const char *event, const char *note)
 	CommandCounterIncrement();
 }
 
+/*
+ * A loss is counted before its transaction commits.  So the count includes
+ * losses that the pass doesn't see, if writers are under way at this moment;
+ * a pass in chunks has waited for those that were when its count was taken.
+ */
+void
+dw_pass_begin(DwMigration *m, int64 token, int64 losses, DwPass *pass)
+{
+	pass->token = token;
+	pass->epoch = m->epoch;
+	pass->losses = token ? losses : dw_loss_counted(m);
+	if (token == 0 && !writers_excluded(m) && dw_writers_now(m) != NIL)
+		pass->losses = -1;
+	pass->marks = dw_migration_marks(m);
+	pass->snapshot = dw_current_snapshot();
+	pass->last_drift = token ? 0 : dw_drift_last();
+}
+
 DwVerdict
-dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot,
-					int64 last_drift, const DwTotals *t)
+dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals *t)
 {
 	char	   *now = dw_migration_marks(m);
 	char	   *note;
@@ -178,11 +195,11 @@ dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks,
 	 */
 	int64		tolerated = m->phase == DW_SWITCHED ? t->unconvertible : 0;
 
-	if (!dw_checking_end(m, token) || strcmp(now, marks) != 0)
+	if (!dw_checking_end(m, pass->token) || strcmp(now, pass->marks) != 0)
 		return DW_VOID;
 
 	/* what the pass did not record again, it has seen consistent */
-	dw_drift_close(m, snapshot, last_drift);
+	dw_drift_close(m, pass->snapshot, pass->last_drift);
 	if (t->drifted > tolerated)
 	{
 		dw_migration_set_counts(m, t->drifted - t->unconvertible, t->unconvertible);
@@ -205,16 +222,9 @@ dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks,
 		stop_on(m, "drift found", note);
 		return DW_DRIFT;
 	}
-	if (!dw_migration_set_verified(m, epoch, marks, t->lossy + tolerated))
+	if (!dw_migration_set_verified(m, pass->epoch, pass->marks, t->lossy + tolerated, t->lossy + tolerated == 0 ? pass->losses : -1))
 		return DW_VOID;
 	dw_migration_set_failed(m->id, false, NULL);
-
-	/*
-	 * Notes are closed only by a pass that no lossy write can have slipped by:
-	 * one in chunks, which writers know of, or one that excluded them.
-	 */
-	if (m->two_way && m->lossy && t->lossy + tolerated == 0 && (token != 0 || writers_excluded(m)))
-		dw_loss_clear(m, snapshot);
 	note = tolerated == 0 ? psprintf(INT64_FORMAT " rows, all consistent", t->rows)
 		: psprintf(INT64_FORMAT " rows, " INT64_FORMAT " of them hold what the old side can't", t->rows, tolerated);
 	if (m->phase == DW_VERIFYING)
@@ -437,13 +447,12 @@ dw_work_now(DwMigration *m)
 		}
 		else
 		{
-			char	   *marks = dw_migration_marks(fresh);
-			char	   *snapshot = dw_current_snapshot();
-			int64		last_drift = dw_drift_last();
+			DwPass		pass;
 			DwTotals	t;
 
+			dw_pass_begin(fresh, 0, 0, &pass);
 			dw_check_now(fresh, 1, true, &t, NULL);
-			if (dw_verification_end(fresh, 0, fresh->epoch, marks, snapshot, last_drift, &t) != DW_CLEAN)
+			if (dw_pass_end(fresh, &pass, &t) != DW_CLEAN)
 				break;
 		}
 	}

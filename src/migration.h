@@ -42,14 +42,25 @@ typedef enum DwVerdict
 	DW_VOID						/* something changed since the pass began */
 } DwVerdict;
 
+/* What a pass has to remember of the moment when it began. */
+typedef struct DwPass
+{
+	int64		token;			/* of dw_checking_begin; 0 for a pass in one snapshot */
+	int64		epoch;
+	char	   *marks;
+	char	   *snapshot;		/* records that it sees are closed, if not made again */
+	int64		last_drift;		/* ... and those of this transaction up to this one */
+	int64		losses;			/* counted losses that a clean pass sees to; -1: can't be told */
+} DwPass;
+
 /*
- * Ends a complete pass that began at epoch and marks (token: of
- * dw_checking_begin, 0 for a pass in one snapshot, where last_drift is the
- * latest record made before it); records of drift that
- * the snapshot (taken when it began) sees are closed by a clean one.
+ * Fills pass in, before the first row is looked at.  token: 0, or that of a
+ * pass in chunks, for which losses were counted before the token was taken.
  */
-extern DwVerdict dw_verification_end(DwMigration *m, int64 token, int64 epoch, const char *marks, const char *snapshot,
-									 int64 last_drift, const DwTotals *t);
+extern void dw_pass_begin(DwMigration *m, int64 token, int64 losses, DwPass *pass);
+
+/* Ends a complete pass. */
+extern DwVerdict dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals *t);
 
 /* What is wrong with the triggers of the mirror, palloc'd; NULL if nothing. */
 extern char *dw_mirror_problem(DwMigration *m);

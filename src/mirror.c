@@ -116,21 +116,6 @@ not_convertible(Row *row, DwSide target, ErrorData *error, bool fill)
 	row->dirty[target] = true;
 }
 
-/* The old side can't hold what is written here: counted always, noted once. */
-static void
-lost(Row *row, const char *reason)
-{
-	DwRule	   *rule = row->rule;
-	bool		key_null;
-	Datum		key;
-
-	dw_loss_count(rule->cfg.member_id);
-	if (!dw_rule_note(rule, DW_NOTE_LOSS))
-		return;
-	key = dw_rule_key_texts(rule, row->slot, &key_null);
-	dw_loss_note(rule->cfg.member_id, key, key_null, reason);
-}
-
 /* The new side was written and there is no rule that leads back. */
 static void
 one_way(Row *row)
@@ -139,7 +124,7 @@ one_way(Row *row)
 
 	if (DW_AUTHORITY(rule->cfg.phase) == DW_NEW)
 	{
-		lost(row, "one way: written to the new side");
+		dw_loss_count(rule->cfg.member_id);
 		return;
 	}
 	if (dw_rule_consistent(rule, row->slot, NULL, NULL))
@@ -171,13 +156,12 @@ forward(Row *row, bool fill)
 }
 
 /*
- * Would the new side come back as it is from what was derived from it?  The
- * first write where it would not is noted: from then on the old side can't
- * hold all that the new one does.  The count tells dw_abort whether there were
- * more since it looked.
+ * Would the new side come back as it is from what was derived from it?  Where
+ * it would not, the old side can't hold all that the new one does.  The count
+ * tells dw_abort whether it has to look, and whether there were more since.
  */
 static void
-note_loss(Row *row)
+count_loss(Row *row)
 {
 	DwRule	   *rule = row->rule;
 	Datum		again[DW_MAX_COLUMNS];
@@ -192,7 +176,7 @@ note_loss(Row *row)
 	if (dw_rule_derive(rule, DW_NEW, with, again, again_null, &error) &&
 		dw_rule_same(rule, DW_NEW, have, have_null, again, again_null))
 		return;
-	lost(row, "the old side can't hold what was written to the new side");
+	dw_loss_count(rule->cfg.member_id);
 }
 
 static void
@@ -211,7 +195,7 @@ backward(Row *row)
 	if (dw_rule_derive(rule, DW_OLD, row->slot, row->out[DW_OLD], row->out_null[DW_OLD], &error))
 	{
 		row->dirty[DW_OLD] = true;
-		note_loss(row);
+		count_loss(row);
 	}
 	else
 		not_convertible(row, DW_OLD, error, false);
@@ -580,7 +564,7 @@ memo_store(Row *row, MemoryContext query)
 static void
 note_overtaken(Row *row)
 {
-	if (dw_rule_note(row->rule, DW_NOTE_OVERTAKEN))
+	if (dw_rule_note_overtaken(row->rule))
 		record(row, "overtaken", NULL, psprintf("trigger \"%s\" fired after the mirror", row->rule->overtaken));
 }
 

@@ -87,7 +87,7 @@ bad_value(const Option *option, const char *value)
 	if (option->kind == BOOL_OPTION)
 		appendStringInfoString(&known, "true or false");
 	else if (option->kind == INT_OPTION)
-		appendStringInfo(&known, "a number, 0 or more%s", option->flags ? " (in ms, or a text with a unit, such as \"5ms\")" : "");
+		appendStringInfo(&known, "a number, %s%s", option->flags ? "1 or more" : "0 or more", option->flags ? " (in ms, or a text with a unit, such as \"5ms\")" : "");
 	else
 		for (const struct config_enum_entry *e = option->names; e->name; e++)
 			appendStringInfo(&known, "%s%s", known.len ? ", " : "", e->name);

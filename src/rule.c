@@ -73,8 +73,8 @@ typedef struct DwRuleEntry
 	AttrNumber *key;
 	/* kept over rebuilds */
 	TimestampTz written_at[2];
-	LocalTransactionId note_lxid[2];
-	SubTransactionId note_subid[2];
+	LocalTransactionId note_lxid;
+	SubTransactionId note_subid;
 } DwRuleEntry;
 
 static HTAB *entries = NULL;
@@ -817,14 +817,13 @@ dw_rule_note_written(DwRule *rule, DwSide side)
 }
 
 bool
-dw_rule_note(DwRule *rule, DwNote note)
+dw_rule_note_overtaken(DwRule *rule)
 {
 	DwRuleEntry *entry = rule->entry;
 
-	if ((note == DW_NOTE_LOSS && rule->cfg.loss_noted) ||
-		(entry->note_lxid[note] == dw_lxid() && entry->note_subid[note] == GetCurrentSubTransactionId()))
+	if (entry->note_lxid == dw_lxid() && entry->note_subid == GetCurrentSubTransactionId())
 		return false;
-	entry->note_lxid[note] = dw_lxid();
-	entry->note_subid[note] = GetCurrentSubTransactionId();
+	entry->note_lxid = dw_lxid();
+	entry->note_subid = GetCurrentSubTransactionId();
 	return true;
 }

@@ -126,13 +126,8 @@ extern char *dw_rule_sqlstate(ErrorData *error);
 /* notes in the backend's cache when a side was last seen written; true once a minute */
 extern bool dw_rule_note_written(DwRule *rule, DwSide side);
 
-/* true the first time in this subtransaction, for each kind of note */
-typedef enum DwNote
-{
-	DW_NOTE_LOSS,				/* ... and only while no loss is known */
-	DW_NOTE_OVERTAKEN
-} DwNote;
-extern bool dw_rule_note(DwRule *rule, DwNote note);
+/* true the first time in this subtransaction */
+extern bool dw_rule_note_overtaken(DwRule *rule);
 
 /* registers the invalidation callback; once, from _PG_init */
 extern void dw_rule_init(void);

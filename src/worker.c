@@ -108,6 +108,7 @@ typedef struct Worker
 	bool		writers_known;
 	bool		pass_locked;	/* DW_LOCK_PASS is ours */
 	int64		token;			/* of the pass in chunks */
+	int64		losses;			/* counted before it */
 	int			rest_ms;		/* after this step */
 	bool		limited;		/* ... because of max_rows_per_second */
 	const char *state;			/* as last reported */
@@ -579,6 +580,7 @@ pass_may_begin(Worker *w)
 		MemoryContext old;
 
 		begin_step();
+		w->losses = dw_loss_counted(w->m);
 		w->token = dw_checking_begin(w->m);
 		commit_step();
 		begin_step();
@@ -610,18 +612,16 @@ pass_may_begin(Worker *w)
 static void
 start_verify(Worker *w)
 {
-	char	   *marks;
-	char	   *snapshot;
+	DwPass		pass;
 	ListCell   *lc;
 
 	begin_step();
-	marks = dw_migration_marks(w->m);
-	snapshot = dw_current_snapshot();
+	dw_pass_begin(w->m, w->token, w->losses, &pass);
 	foreach(lc, w->m->members)
 	{
 		DwMember   *b = lfirst(lc);
 		Relation	rel = try_relation_open(b->relid, AccessShareLock);
-		DwProgress	p = {.epoch = w->m->epoch,.token = w->token,.marks = marks,.snapshot = snapshot};
+		DwProgress	p = {.epoch = pass.epoch,.token = pass.token,.losses = pass.losses,.marks = pass.marks,.snapshot = pass.snapshot};
 
 		if (rel == NULL)
 			continue;
@@ -660,7 +660,7 @@ end_verify(Worker *w)
 		t.unconvertible += p.rows_failed;
 		t.lossy += p.rows_lossy;
 	}
-	verdict = dw_verification_end(w->m, p.token, p.epoch, p.marks, p.snapshot, 0, &t);
+	verdict = dw_pass_end(w->m, &(DwPass) {.token = p.token,.epoch = p.epoch,.marks = p.marks,.snapshot = p.snapshot,.losses = p.losses}, &t);
 	dw_progress_forget(w->m, "verify");
 	if (verdict == DW_VOID)
 		dw_event(w->m->id, w->m->name, "verification void", -1, -1, "triggers, rules or options changed while it ran; it begins again");
