@@ -60,7 +60,7 @@ check_books() {
 # recovery, and starts the worker again.
 kill_9() { # PID
 	printf '  => kill -9 %s\n' "$1"
-	in_target kill -9 "$1"
+	in_target sh -c "kill -9 $1"      # as user postgres: it can only be a server's process
 }
 
 kill_worker() {
