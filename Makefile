@@ -37,7 +37,8 @@ REGRESS = \
 	commands \
 	verify \
 	gates \
-	options
+	options \
+	finalize
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart

@@ -10,7 +10,7 @@ SELECT dw_begin('fi', 'fi', 'a', 'bigint', 'b');
 SELECT dw_switch('fi');
 RESET client_min_messages;
 -- the error's list, a line each
-CREATE FUNCTION fi_missing() RETURNS SETOF text LANGUAGE plpgsql AS $$
+CREATE FUNCTION fi_missing() RETURNS SETOF text LANGUAGE plpgsql SET client_min_messages = warning AS $$
 DECLARE
     message text;
 BEGIN
@@ -177,8 +177,9 @@ DROP VIEW fi_view;
 ALTER TABLE fi DROP COLUMN b;
 SELECT dw_begin('fi 2', 'fi', 'a', 'bigint', 'b');
 CREATE VIEW fi_view AS SELECT b FROM fi;
+\set VERBOSITY sqlstate
 SELECT dw_abort('fi 2');
-\echo :SQLSTATE
+\set VERBOSITY default
 SELECT phase FROM dw_status WHERE migration = 'fi 2';
 UPDATE fi SET a = 100 WHERE id = 1;
 SELECT * FROM fi_view ORDER BY 1;
