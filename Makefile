@@ -38,7 +38,9 @@ REGRESS = \
 	verify \
 	gates \
 	options \
-	finalize
+	finalize \
+	names \
+	views
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
