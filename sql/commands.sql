@@ -95,6 +95,9 @@ SELECT dw_abort('co');
 DROP TABLE co;
 
 -- writers with privileges on one side only, on no table of the extension, through functions that are SECURITY DEFINER
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_dw_owner, regress_dw_old, regress_dw_new, regress_dw_caller;
+RESET client_min_messages;
 CREATE ROLE regress_dw_owner;
 CREATE ROLE regress_dw_old;
 CREATE ROLE regress_dw_new;

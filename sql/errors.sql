@@ -343,6 +343,9 @@ CALL dw_wait('no such', 'done');
 \echo :SQLSTATE
 
 -- not the owner
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_dw_owner, regress_dw_writer;
+RESET client_min_messages;
 CREATE ROLE regress_dw_owner;
 CREATE ROLE regress_dw_writer;
 ALTER TABLE errors_t OWNER TO regress_dw_owner;

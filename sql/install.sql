@@ -42,6 +42,9 @@ SELECT n.nspname, o.kind, o.name
  ORDER BY 1, 2, 3;
 
 -- nothing internal is for everyone to read or write
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_dw_nobody;
+RESET client_min_messages;
 CREATE ROLE regress_dw_nobody;
 SELECT c.relname, c.relkind
   FROM pg_class c

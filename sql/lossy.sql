@@ -49,11 +49,10 @@ SELECT rollback_note FROM dw_status WHERE migration = 'lo';
 SELECT dw_abort('lo');
 SELECT * FROM lo ORDER BY id;
 
--- a loss rolled back is none
+-- a loss that is rolled back may be counted, until a verification, or an abort, has looked
 SELECT dw_begin('lo', 'lo', 'price', 'numeric', 'exact', 'price', 'trunc(exact)');
 BEGIN;
 UPDATE lo SET exact = 1.5 WHERE id = 1;
-SELECT rollback_note FROM dw_status WHERE migration = 'lo' AND finished_at IS NULL;
 ROLLBACK;
 BEGIN;
 SAVEPOINT s;
@@ -61,7 +60,14 @@ UPDATE lo SET exact = 1.5 WHERE id = 1;
 ROLLBACK TO s;
 UPDATE lo SET exact = 15 WHERE id = 1;
 COMMIT;
+SELECT rows_checked, drifted, unconvertible FROM dw_verify('lo');
 SELECT rollback_note FROM dw_status WHERE migration = 'lo' AND finished_at IS NULL;
+BEGIN;
+UPDATE lo SET exact = 1.5 WHERE id = 1;
+ROLLBACK;
+BEGIN;
+SELECT dw_abort('lo');
+ROLLBACK;
 -- the next one, in the same session, is noted all the same
 BEGIN;
 SAVEPOINT s;

@@ -138,6 +138,9 @@ SELECT dw_switch('na');
 SELECT dw_finalize('na');
 SELECT "Id", a FROM "Na" WHERE a IS NOT NULL ORDER BY "Id";
 -- the owner changes: the new one drives it from then on
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_dw_one, "regress_dw Two";
+RESET client_min_messages;
 CREATE ROLE regress_dw_one;
 CREATE ROLE "regress_dw Two";
 GRANT ALL ON SCHEMA na_schema TO regress_dw_one, "regress_dw Two";

@@ -9,7 +9,7 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 /*
  * Everything that is not a verb or a view of the public surface lives in the
  * schema "dualwrite": state tables, the trigger function, and, while a
- * migration is under way, its rule functions (m<member>_*).  The state is
+ * migration is under way, its rules (views m<member>_rules).  The state is
  * written only by the extension's C code, acting as the owner of these tables.
  */
 CREATE SCHEMA dualwrite;
@@ -66,8 +66,8 @@ CREATE TABLE dualwrite.migration (
 CREATE UNIQUE INDEX migration_name ON dualwrite.migration (name) WHERE phase NOT IN ('finalized', 'aborted');
 
 /*
- * One row a member.  The columns themselves are named by the rule function
- * dualwrite.m<id>_columns, which follows renames and dumps; the names here are
+ * One row a member.  The columns themselves are named by the view
+ * dualwrite.m<id>_rules, which follows renames and dumps; the names here are
  * those of the day it began.  begin_snapshot is the snapshot taken under
  * dw_begin's lock, begin_xids the ids of dw_begin's own transaction that it
  * does not tell apart, begin_fuzzy whether subtransactions overflowed it.
@@ -228,20 +228,20 @@ CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
                        AND t.tgname COLLATE "C" > (SELECT pg_catalog.max(o.tgname COLLATE "C") FROM pg_catalog.pg_trigger o
                                                     WHERE o.tgrelid = relation AND o.tgfoid = 'dualwrite.mirror'::pg_catalog.regproc))
             UNION ALL
-            SELECT pg_catalog.format('f%s:%s', p.oid, p.xmin)
-              FROM pg_catalog.pg_proc p
-             WHERE p.pronamespace = 'dualwrite'::pg_catalog.regnamespace
-               AND p.proname >= ('m' || member || '_')::pg_catalog.name AND p.proname < ('m' || member || '`')::pg_catalog.name
+            SELECT pg_catalog.format('r%s:%s', w.oid, w.xmin)
+              FROM pg_catalog.pg_depend v JOIN pg_catalog.pg_class k ON k.oid = v.objid JOIN pg_catalog.pg_rewrite w ON w.ev_class = k.oid
+             WHERE v.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND v.refobjid = relation AND v.refobjsubid = 0 AND v.deptype = 'a' AND k.relname = 'm' || member || '_rules'
             UNION ALL
             SELECT DISTINCT pg_catalog.format('c%s:%s', c.oid, c.xmin)
-              FROM pg_catalog.pg_proc p
-              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
+              FROM pg_catalog.pg_depend v JOIN pg_catalog.pg_class r ON r.oid = v.objid JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
+              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
               LEFT JOIN pg_catalog.pg_operator o ON d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND o.oid = d.refobjid
               LEFT JOIN pg_catalog.pg_cast k ON d.refclassid = 'pg_catalog.pg_cast'::pg_catalog.regclass AND k.oid = d.refobjid
               JOIN pg_catalog.pg_proc c ON c.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid
                                                         ELSE coalesce(o.oprcode::pg_catalog.oid, k.castfunc) END
-             WHERE p.pronamespace = 'dualwrite'::pg_catalog.regnamespace
-               AND p.proname >= ('m' || member || '_')::pg_catalog.name AND p.proname < ('m' || member || '`')::pg_catalog.name) s(v);
+             WHERE v.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND v.refobjid = relation AND v.refobjsubid = 0 AND v.deptype = 'a' AND r.relname = 'm' || member || '_rules') s(v);
     END;
 
 /* ---- verbs ---- */

@@ -6,6 +6,9 @@ SELECT c.relname || '.' || a.attname AS column, format_type(a.atttypid, a.atttyp
  WHERE c.relname IN ('dw_status', 'dw_progress', 'dw_drift', 'dw_events', 'dw_options') AND c.relkind = 'v'
  ORDER BY c.relname COLLATE "C", a.attnum;
 
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_dw_owner, regress_dw_other;
+RESET client_min_messages;
 CREATE ROLE regress_dw_owner;
 CREATE ROLE regress_dw_other;
 CREATE SCHEMA vi AUTHORIZATION regress_dw_owner;

@@ -618,7 +618,6 @@ rule_texts(Spec *spec, DwSide side, Relation rel, DwRuleText *texts)
 	{
 		texts[i].attnum = spec->cols[side][i].attnum;
 		texts[i].body = spec->cols[side][i].node ? dw_expr_deparse(spec->cols[side][i].node, RelationGetRelid(rel)) : NULL;
-		texts[i].immutable = !contain_mutable_functions(spec->cols[side][i].node);
 	}
 }
 

@@ -1,19 +1,19 @@
 /*
  * attach.c
  *		Attaches a member to its table and detaches it: the only file that
- *		builds DDL for triggers and rule functions.
+ *		builds DDL for triggers and rules.
  *
  * Triggers fire in the order of their names, by strcmp.  The mirror's last one
  * must come after every other BEFORE ROW trigger, and where there are such
  * triggers its first one before them; so names are chosen against those that
  * are there.
  *
- * The rule functions belong to the table's owner and are visible to pg_dump.
- * They depend on the table's row type, which would make DROP TABLE ask for
- * CASCADE; a second dependency, AUTO on the table, lets them go along with it,
- * while DROP COLUMN is still refused.
+ * The view with the rules belongs to the table's owner and is visible to
+ * pg_dump.  It depends on the columns that it names, so that they can't be
+ * dropped or change type; that would make DROP TABLE ask for CASCADE, too, so
+ * a second dependency, AUTO on the table, lets it go along.
  *
- * Commands run as the extension's owner: they need the schema dualwrite.
+ * Commands run as the extension's owner, who may create in schema dualwrite.
  */
 #include "postgres.h"
 
@@ -21,11 +21,12 @@
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_proc.h"
+#include "catalog/pg_rewrite.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "mb/pg_wchar.h"
+#include "rewrite/rewriteSupport.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -56,65 +57,48 @@ command(const char *sql)
 
 /* ---- rules ---- */
 
-/*
- * Parsing a rule may run code of the owner (a domain's CHECK, for a literal of
- * an array of it), so it is parsed as the owner, who may not create anything
- * in schema dualwrite: the function is made in a schema of its own, for the
- * length of this call, and moved.
- */
 static void
-make_function(int member_id, const char *name, Relation rel, const char *type, bool immutable, const char *body)
-{
-	char	   *owner = GetUserNameFromId(rel->rd_rel->relowner, false);
-	char	   *stage = psprintf("dualwrite_stage_%d", member_id);
-	DwRun		run;
-
-	command(psprintf("CREATE SCHEMA %s AUTHORIZATION %s", stage, quote_identifier(owner)));
-	dw_run_begin(&run, rel->rd_rel->relowner);
-	dw_command(psprintf("CREATE FUNCTION %s.%s(r %s) RETURNS %s LANGUAGE sql %s PARALLEL SAFE RETURN %s",
-						stage, name, dw_table_name(RelationGetRelid(rel)), type, immutable ? "IMMUTABLE" : "STABLE", body));
-	dw_run_end(&run);
-	command(psprintf("ALTER FUNCTION %s.%s SET SCHEMA dualwrite", stage, name));
-	command(psprintf("GRANT EXECUTE ON FUNCTION dualwrite.%s TO PUBLIC", name));
-	/* without CASCADE: anything else in there was not ours */
-	command(psprintf("DROP SCHEMA %s", stage));
-}
-
-static void
-make_anchor(int member_id, DwSide side, Relation rel, int n, const DwRuleText *rules)
-{
-	StringInfoData body;
-
-	initStringInfo(&body);
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&body, "%sr.%s", i ? ", " : "",
-						 quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), rules[i].attnum - 1)->attname)));
-	make_function(member_id, psprintf("m%d_%s", member_id, dw_side_name(side)), rel, "record", true, psprintf("ROW(%s)", body.data));
-}
-
-static void
-make_rules(int member_id, const char *direction, Relation rel, int n, const DwRuleText *rules)
+append_columns(StringInfo buf, const char *side, const char *direction, Relation rel, int n, const DwRuleText *rules)
 {
 	for (int i = 0; i < n; i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), rules[i].attnum - 1);
-
+		appendStringInfo(buf, "%sr.%s AS %s_%d", buf->len ? ", " : "",
+						 quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), rules[i].attnum - 1)->attname)), side, i + 1);
 		if (rules[i].body)
-			make_function(member_id, psprintf("m%d_%s_%d", member_id, direction, i + 1), rel,
-						  format_type_extended(att->atttypid, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
-						  rules[i].immutable, psprintf("(%s)", rules[i].body));
+			appendStringInfo(buf, ", (%s) AS %s_%d", rules[i].body, direction, i + 1);
 	}
 }
 
+/*
+ * Parsing a rule may run code of the owner (a domain's CHECK, for a literal of
+ * an array of it), so it is parsed as the owner, who may not create anything
+ * in schema dualwrite: the view is made in a schema of its own, for the length
+ * of this call, and moved.  That of a temporary table is temporary itself.
+ */
 void
 dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backward, int nnew, const DwRuleText *forward)
 {
 	char	   *owner = GetUserNameFromId(rel->rd_rel->relowner, false);
+	char	   *stage = psprintf("dualwrite_stage_%d", member_id);
+	bool		temp = RelationUsesLocalBuffers(rel);
+	StringInfoData list;
+	DwRun		run;
 
-	make_anchor(member_id, DW_OLD, rel, nold, backward);
-	make_anchor(member_id, DW_NEW, rel, nnew, forward);
-	make_rules(member_id, "backward", rel, nold, backward);
-	make_rules(member_id, "forward", rel, nnew, forward);
+	initStringInfo(&list);
+	append_columns(&list, "old", "backward", rel, nold, backward);
+	append_columns(&list, "new", "forward", rel, nnew, forward);
+	if (!temp)
+		command(psprintf("CREATE SCHEMA %s AUTHORIZATION %s", stage, quote_identifier(owner)));
+	dw_run_begin(&run, rel->rd_rel->relowner);
+	dw_command(psprintf("CREATE VIEW %s.m%d_rules AS SELECT %s FROM %s r", temp ? "pg_temp" : stage, member_id, list.data,
+						dw_table_name(RelationGetRelid(rel))));
+	dw_run_end(&run);
+	if (!temp)
+	{
+		command(psprintf("ALTER VIEW %s.m%d_rules SET SCHEMA dualwrite", stage, member_id));
+		/* without CASCADE: anything else in there was not ours */
+		command(psprintf("DROP SCHEMA %s", stage));
+	}
 	for (int i = 0; i < 3; i++)
 	{
 		char	   *name = psprintf("m%d_%s", member_id, i == 0 ? "old_written" : i == 1 ? "new_written" : "losses");
@@ -122,62 +106,63 @@ dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backwar
 		command(psprintf("CREATE SEQUENCE dualwrite.%s", name));
 		command(psprintf("ALTER SEQUENCE dualwrite.%s OWNER TO %s", name, quote_identifier(owner)));
 	}
+	CommandCounterIncrement();
 	dw_attach_dependencies(member_id, RelationGetRelid(rel));
 }
 
-/* names of the functions (relations: of the sequences) of a member that exist; OIDs in *oids */
+/* OIDs of the sequences of a member */
 static List *
-member_objects(int member_id, bool relations, List **oids)
+member_sequences(int member_id, List **names)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	List	   *names = NIL;
+	List	   *oids = NIL;
 	DwRun		run;
 
-	*oids = NIL;
+	*names = NIL;
 	dw_run_begin(&run, dw_own_role());
-	if (relations)
-		DW_SQL("SELECT c.relname, c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'dualwrite'::regnamespace AND c.relkind = 'S'"
-			   " AND c.relname >= ('m' || $1 || '_')::name AND c.relname < ('m' || $1 || '`')::name ORDER BY 1", DW_INT4(member_id));
-	else
-		DW_SQL("SELECT p.proname, p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'dualwrite'::regnamespace"
-			   " AND p.proname >= ('m' || $1 || '_')::name AND p.proname < ('m' || $1 || '`')::name ORDER BY 1", DW_INT4(member_id));
+	DW_SQL("SELECT c.relname, c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'dualwrite'::regnamespace AND c.relkind = 'S'"
+		   " AND c.relname >= ('m' || $1 || '_')::name AND c.relname < ('m' || $1 || '`')::name ORDER BY 1", DW_INT4(member_id));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		char	   *name = dw_sql_text(i, 0, cxt);
 		Oid			oid = atooid(dw_sql_text(i, 1, cxt));
 		MemoryContext old = MemoryContextSwitchTo(cxt);
 
-		names = lappend(names, name);
-		*oids = lappend_oid(*oids, oid);
+		*names = lappend(*names, name);
+		oids = lappend_oid(oids, oid);
 		MemoryContextSwitchTo(old);
 	}
 	dw_run_end(&run);
-	return names;
+	return oids;
+}
+
+/* AUTO: the object goes along with the other one, and is in nobody's way. */
+static void
+goes_with(ObjectAddress object, ObjectAddress other)
+{
+	(void) deleteDependencyRecordsForSpecific(object.classId, object.objectId, DEPENDENCY_AUTO, other.classId, other.objectId);
+	recordDependencyOn(&object, &other, DEPENDENCY_AUTO);
 }
 
 /*
- * Functions go with the table, sequences with a function: pg_dump takes a
- * sequence that goes with a table for one that a column owns.
+ * The view goes with the table, the sequences with the view's rule: pg_dump
+ * takes a sequence that goes with a relation for one that a column owns.
  */
 void
 dw_attach_dependencies(int member_id, Oid relid)
 {
 	ObjectAddress table = {RelationRelationId, relid, 0};
-	ObjectAddress anchor = {ProcedureRelationId, dw_rule_function(psprintf("m%d_old", member_id)), 0};
-	List	   *oids;
+	ObjectAddress view = {RelationRelationId, dw_rules_view(member_id), 0};
+	ObjectAddress rule = {RewriteRelationId, get_rewrite_oid(view.objectId, "_RETURN", false), 0};
+	List	   *names;
 	ListCell   *lc;
 
-	for (int relations = 0; relations < 2; relations++)
+	goes_with(view, table);
+	foreach(lc, member_sequences(member_id, &names))
 	{
-		member_objects(member_id, relations, &oids);
-		foreach(lc, oids)
-		{
-			ObjectAddress object = {relations ? RelationRelationId : ProcedureRelationId, lfirst_oid(lc), 0};
-			ObjectAddress *on = relations ? &anchor : &table;
+		ObjectAddress sequence = {RelationRelationId, lfirst_oid(lc), 0};
 
-			(void) deleteDependencyRecordsForSpecific(object.classId, object.objectId, DEPENDENCY_AUTO, on->classId, on->objectId);
-			recordDependencyOn(&object, on, DEPENDENCY_AUTO);
-		}
+		goes_with(sequence, rule);
 	}
 	CommandCounterIncrement();
 }
@@ -198,7 +183,7 @@ typedef struct TriggerSurvey
 static void
 survey(int member_id, Relation rel, TriggerSurvey *s)
 {
-	Oid			mirror = dw_rule_function("mirror");
+	Oid			mirror = dw_mirror_function();
 	TriggerDesc *desc = rel->trigdesc;
 
 	memset(s, 0, sizeof(*s));
@@ -429,7 +414,8 @@ dw_attach_begin(int member_id, Relation rel)
 void
 dw_detach(int member_id, Oid relid)
 {
-	List	   *oids;
+	Oid			view;
+	List	   *names;
 	ListCell   *lc;
 
 	if (get_rel_name(relid) != NULL)
@@ -444,8 +430,10 @@ dw_detach(int member_id, Oid relid)
 		if (s.last[0])
 			drop_trigger(relid, s.last);
 	}
-	foreach(lc, member_objects(member_id, true, &oids))
+	(void) member_sequences(member_id, &names);
+	foreach(lc, names)
 		command(psprintf("DROP SEQUENCE dualwrite.%s", quote_identifier(lfirst(lc))));
-	foreach(lc, member_objects(member_id, false, &oids))
-		command(psprintf("DROP FUNCTION dualwrite.%s", quote_identifier(lfirst(lc))));
+	view = dw_rules_view(member_id);
+	if (OidIsValid(view))
+		command(psprintf("DROP VIEW %s", dw_table_name(view)));
 }

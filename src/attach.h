@@ -1,6 +1,6 @@
 /*
  * attach.h
- *		What a member hangs on its table: rule functions, triggers, sequences.
+ *		What a member hangs on its table: rules, triggers, sequences.
  */
 #ifndef DW_ATTACH_H
 #define DW_ATTACH_H
@@ -15,13 +15,12 @@ typedef struct DwRuleText
 {
 	AttrNumber	attnum;			/* column that it gives */
 	char	   *body;			/* from dw_expr_deparse; NULL: none */
-	bool		immutable;		/* as it stands, before anything is inlined into it */
 } DwRuleText;
 
 /* schema-qualified, quoted name of a table; palloc'd */
 extern char *dw_table_name(Oid relid);
 
-/* Makes the functions m<member>_* and the sequences of a new member. */
+/* Makes the view m<member>_rules and the sequences of a new member. */
 extern void dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backward, int nnew, const DwRuleText *forward);
 
 /* Records anew what a dump loses: that the rules go with the table. */
@@ -43,7 +42,7 @@ extern char *dw_attach_problem(int member_id, Oid relid);
 /* Stores the snapshot that tells rows written before this moment; needs the lock that drained the writers. */
 extern void dw_attach_begin(int member_id, Relation rel);
 
-/* Removes triggers, functions and sequences of a member; the table may be gone. */
+/* Removes triggers, rules and sequences of a member; the table may be gone. */
 extern void dw_detach(int member_id, Oid relid);
 
 #endif							/* DW_ATTACH_H */

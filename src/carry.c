@@ -33,7 +33,7 @@ dw_side_columns(int member_id)
 	for (int s = 0; s < 2; s++)
 	{
 		AttrNumber	attnums[DW_MAX_COLUMNS];
-		int			n = dw_anchor_columns(dw_rule_function(psprintf("m%d_%s", member_id, dw_side_name(s))), attnums, DW_MAX_COLUMNS);
+		int			n = dw_rules_columns(dw_rules_view(member_id), s, attnums, DW_MAX_COLUMNS);
 
 		for (int i = 0; i < n; i++)
 		{
@@ -45,8 +45,8 @@ dw_side_columns(int member_id)
 }
 
 /*
- * The catalog remembers created columns by the name they had then; the anchor
- * function keeps the order of the new side, and so tells the name of today.
+ * The catalog remembers created columns by the name they had then; the rules
+ * keep the order of the new side, and so tell the name of today.
  */
 List *
 dw_created_columns(DwMember *b, DwSideColumns *sides)
@@ -137,10 +137,14 @@ missing_counterparts(Oid relid, DwSideColumns *sides)
 		" AND $4 IS NOT NULL AND $5 IS NOT NULL AND $6 IS NOT NULL"
 		" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute n WHERE n.attrelid = $1 AND n.attnum = ANY ($3) AND (n.atthasdef OR n.attidentity <> ''))");
 	ADD("SELECT pg_catalog.string_agg(pg_catalog.format('statistics object %I', s.stxname), ', ' ORDER BY s.stxname)"
-		" FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = $1 AND s.stxkeys::int2[] && $2"
-		" AND NOT ($6 AND EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext n WHERE n.oid <> s.oid AND n.stxrelid = $1 AND n.stxkeys::int2[] && $3"
-		"   AND pg_catalog.regexp_replace(pg_catalog.pg_get_statisticsobjdef(n.oid), '^CREATE STATISTICS \\S+ ', '') = "
-		RENAMED("pg_catalog.regexp_replace(pg_catalog.pg_get_statisticsobjdef(s.oid), '^CREATE STATISTICS \\S+ ', '')") "))");
+		" FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = $1"
+		" AND EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass AND d.objid = s.oid"
+		"             AND d.refobjid = $1 AND d.refobjsubid = ANY ($2))"
+		" AND NOT ($6 AND EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext n WHERE n.oid <> s.oid AND n.stxrelid = $1 AND n.stxkind = s.stxkind"
+		/* the same columns, in whatever order they stand in the table, and the same expressions */
+		"   AND ARRAY(SELECT k FROM pg_catalog.unnest(n.stxkeys::int2[]) k ORDER BY 1)"
+		"     = ARRAY(SELECT CASE WHEN k = $2[1] THEN $3[1] ELSE k END FROM pg_catalog.unnest(s.stxkeys::int2[]) k ORDER BY 1)"
+		"   AND coalesce(pg_catalog.pg_get_expr(n.stxexprs, $1), '') = " RENAMED("coalesce(pg_catalog.pg_get_expr(s.stxexprs, $1), '')") "))");
 #undef ADD
 	dw_run_end(&run);
 	return buf.len ? buf.data : NULL;
@@ -161,9 +165,11 @@ dependents(Oid relid, DwSideColumns *sides)
 			   " ELSE pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) END, ', ')"
 			   " FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = $1"
 			   " AND d.refobjsubid = ANY ($2) AND d.deptype = 'n' AND $3 IS NOT NULL AND $4 IS NOT NULL AND $5 IS NOT NULL AND $6 IS NOT NULL"
-			   " AND NOT (d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass)"
-			   " AND NOT (d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.oid = d.objid"
-			   "          AND p.pronamespace = 'dualwrite'::pg_catalog.regnamespace))", relid, sides, cxt);
+			   " AND NOT (d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k"
+			   "          WHERE k.oid = d.objid AND k.conrelid = $1))"
+			   " AND NOT (d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite w"
+			   "          JOIN pg_catalog.pg_class c ON c.oid = w.ev_class WHERE w.oid = d.objid AND c.relname ~ '^m[0-9]+_rules$'"
+			   "          AND (c.relnamespace = 'dualwrite'::pg_catalog.regnamespace OR c.relpersistence = 't')))", relid, sides, cxt);
 	dw_run_end(&run);
 	return list;
 }

@@ -1,23 +1,22 @@
 /*
  * expr.c
- *		Expression text -> checked tree -> stored rule function, and back.
+ *		Expression text -> checked tree -> stored rule, and back.
  *
- * A rule is kept as a function of the table's row type with a BEGIN ATOMIC
- * style body, m<member>_forward_<n> or m<member>_backward_<n>: PostgreSQL then
- * records what it depends on, carries renames into it and dumps it.  Called on
- * a whole-row Var it is inlined, so that nothing of the call remains at run
- * time.  The body is deparsed from the checked tree, never the user's text.
+ * The rules of a member are kept in a view over its table, dualwrite.m<id>_rules:
+ * columns old_<n> and new_<n> name the columns of both sides, forward_<n> and
+ * backward_<n> give the expressions between them.  Nobody selects from it; a
+ * view is what PostgreSQL itself knows how to protect, to rename in and to
+ * dump.  (A function of the table's row type would do the same, but forbids
+ * ALTER TABLE ADD COLUMN ... DEFAULT as long as it is there.)  The text is
+ * deparsed from the checked tree, never the user's.
  *
- * The columns of each side are named the same way, by the anchor functions
- * m<member>_old and m<member>_new, whose body is ROW(r.a, r.b, ...).
- *
- * Length coercion is not part of the body (a function's result type has no
- * length, and a cast written out would cut silently); dw_rule_call adds it, as
- * an assignment: what doesn't fit raises.
+ * Length coercion is not part of the stored rule: a cast written out would cut
+ * silently.  dw_rules_expr adds it, as an assignment: what doesn't fit raises.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/transam.h"
 #include "catalog/pg_authid.h"
 #include "catalog/namespace.h"
@@ -34,6 +33,8 @@
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
+#include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
@@ -156,6 +157,9 @@ dw_expr_analyze(Relation rel, const char *text, const char *direction, const cha
 						column, format_type_be(type), direction, format_type_be(exprType(expr))),
 				 errdetail("PostgreSQL has no assignment cast between them."),
 				 errhint("Rewrite or cast the expression.")));
+	/* a literal has no type of its own yet; the view would make it a text */
+	if (exprType(expr) == UNKNOWNOID)
+		expr = coerce_to_target_type(pstate, expr, UNKNOWNOID, type, -1, COERCION_ASSIGNMENT, COERCE_EXPLICIT_CAST, -1);
 	assign_expr_collations(pstate, expr);
 	assign_expr_collations(pstate, coerced);
 	check_columns(expr, rel);
@@ -400,13 +404,13 @@ dw_expr_guard(Node *expr)
 	return guard;
 }
 
-/* ---- rule functions ---- */
+/* ---- stored rules ---- */
 
 Oid
-dw_rule_function(const char *name)
+dw_mirror_function(void)
 {
 	Oid			nsp = get_namespace_oid(DW_SCHEMA, false);
-	CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum("mirror"));
 	Oid			found = InvalidOid;
 
 	for (int i = 0; i < list->n_members; i++)
@@ -420,54 +424,80 @@ dw_rule_function(const char *name)
 	return found;
 }
 
-int
-dw_anchor_columns(Oid function, AttrNumber *attnums, int max)
+Oid
+dw_rules_view(int member_id)
 {
-	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		isnull;
-	Datum		body;
-	Node	   *node;
-	Query	   *query;
-	RowExpr    *row;
-	ListCell   *lc;
-	int			n = 0;
+	char		name[NAMEDATALEN];
+	Oid			view;
 
-	if (!HeapTupleIsValid(tup))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	body = SysCacheGetAttr(PROCOID, tup, Anum_pg_proc_prosqlbody, &isnull);
-	if (isnull)
-		elog(ERROR, "function %u has no SQL body", function);
-	node = stringToNode(TextDatumGetCString(body));
-	ReleaseSysCache(tup);
-	if (IsA(node, List))		/* BEGIN ATOMIC: a list of a list of queries */
-		node = linitial((List *) linitial((List *) node));
-	query = castNode(Query, node);
-	row = castNode(RowExpr, linitial_node(TargetEntry, query->targetList)->expr);
-	foreach(lc, row->args)
+	snprintf(name, sizeof(name), "m%d_rules", member_id);
+	view = get_relname_relid(name, get_namespace_oid(DW_SCHEMA, false));
+	if (!OidIsValid(view))
+	{
+		/* of a temporary table */
+		Oid			temp;
+		Oid			toast;
+
+		GetTempNamespaceState(&temp, &toast);
+		if (OidIsValid(temp))
+			view = get_relname_relid(name, temp);
+	}
+	return view;
+}
+
+/* A copy of the view's column of that name, its table as varno 1; NULL if there is none. */
+static Node *
+stored_expr(Oid view, const char *name)
+{
+	Relation	rel = relation_open(view, AccessShareLock);
+	Query	   *query = get_view_query(rel);
+	Node	   *expr = NULL;
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *te = lfirst_node(TargetEntry, lc);
+
+		if (!te->resjunk && strcmp(te->resname, name) == 0)
+		{
+			expr = copyObject((Node *) te->expr);
+			ChangeVarNodes(expr, linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, 1, 0);
+			break;
+		}
+	}
+	/* unlocked at once: whoever ends the migration must not wait for readers of its rules */
+	relation_close(rel, AccessShareLock);
+	return expr;
+}
+
+int
+dw_rules_columns(Oid view, DwSide side, AttrNumber *attnums, int max)
+{
+	int			n = 0;
+	Node	   *expr;
+
+	while ((expr = stored_expr(view, psprintf("%s_%d", dw_side_name(side), n + 1))) != NULL)
 	{
 		if (n >= max)
-			elog(ERROR, "function %u names too many columns", function);
-		attnums[n++] = castNode(FieldSelect, lfirst(lc))->fieldnum;
+			elog(ERROR, "view %u names too many columns", view);
+		attnums[n++] = castNode(Var, expr)->varattno;
 	}
 	return n;
 }
 
 Node *
-dw_rule_call(Oid function, Relation rel, AttrNumber target)
+dw_rules_expr(Oid view, DwSide side, int i, Relation rel, AttrNumber target)
 {
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), target - 1);
-	Var		   *row = makeVar(1, InvalidAttrNumber, rel->rd_rel->reltype, -1, InvalidOid, 0);
-	Oid			rettype = get_func_rettype(function);
-	Node	   *call = (Node *) makeFuncExpr(function, rettype, list_make1(row), InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	Node	   *stored = stored_expr(view, psprintf("%s_%d", side == DW_NEW ? "forward" : "backward", i));
 	Node	   *expr;
 
-	/* the result's collation, as the parser would have set it */
-	((FuncExpr *) call)->funccollid = get_typcollation(rettype);
-	((FuncExpr *) call)->inputcollid = InvalidOid;
-	expr = coerce_to_target_type(NULL, call, rettype, att->atttypid, att->atttypmod, COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+	if (stored == NULL)
+		return NULL;
+	expr = coerce_to_target_type(NULL, stored, exprType(stored), att->atttypid, att->atttypmod, COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
 	if (expr == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("rule %s no longer fits column \"%s\"", format_procedure(function), NameStr(att->attname))));
+				 errmsg("a rule no longer fits column \"%s\"", NameStr(att->attname))));
 	return expr;
 }

@@ -1,6 +1,6 @@
 /*
  * expr.h
- *		Expression text, checked trees, and the rule functions that store them.
+ *		Expression text, checked trees, and the view that stores them.
  */
 #ifndef DW_EXPR_H
 #define DW_EXPR_H
@@ -8,6 +8,8 @@
 #include "nodes/bitmapset.h"
 #include "nodes/nodes.h"
 #include "utils/rel.h"
+
+#include "dualwrite.h"
 
 /* How an evaluation has to be protected so that an error can be survived. */
 typedef enum DwGuard
@@ -41,16 +43,20 @@ extern void dw_expr_check_writers(Node *expr, Relation rel);
 /* of a planned expression */
 extern DwGuard dw_expr_guard(Node *expr);
 
-/* A rule function by its name in schema dualwrite; InvalidOid if there is none. */
-extern Oid	dw_rule_function(const char *name);
+/* The view that holds a member's rules; InvalidOid if there is none. */
+extern Oid	dw_rules_view(int member_id);
 
-/* attribute numbers that an anchor function (m<member>_old, m<member>_new) names, in order */
-extern int	dw_anchor_columns(Oid function, AttrNumber *attnums, int max);
+/* the trigger function dualwrite.mirror() */
+extern Oid	dw_mirror_function(void);
+
+/* Attribute numbers of a side's columns, in order: those that old_1, ... or new_1, ... of the view name. */
+extern int	dw_rules_columns(Oid view, DwSide side, AttrNumber *attnums, int max);
 
 /*
- * Call of a rule function on the row (varno 1, whole row), coerced to the
- * column's type as an assignment would.
+ * The rule that gives column `target` (the i-th of its side, from 1), over the
+ * columns of rel (varno 1), coerced to the column's type as an assignment
+ * would.  NULL if the view has none.
  */
-extern Node *dw_rule_call(Oid function, Relation rel, AttrNumber target);
+extern Node *dw_rules_expr(Oid view, DwSide side, int i, Relation rel, AttrNumber target);
 
 #endif							/* DW_EXPR_H */

@@ -157,20 +157,11 @@ load_default(DwColumn *col, Relation rel)
 }
 
 static void
-load_columns(DwRuleEntry *entry, DwSide side, Relation rel)
+load_columns(DwRuleEntry *entry, DwSide side, Relation rel, Oid view)
 {
-	char		name[NAMEDATALEN];
 	AttrNumber	attnums[DW_MAX_COLUMNS];
-	Oid			anchor;
 
-	snprintf(name, sizeof(name), "m%d_%s", entry->member_id, dw_side_name(side));
-	anchor = dw_rule_function(name);
-	if (!OidIsValid(anchor))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("function %s.%s of migration \"%s\" is missing", DW_SCHEMA, name, entry->cfg.migration),
-				 errhint("Give the migration up with dw_abort.")));
-	entry->n[side] = dw_anchor_columns(anchor, attnums, DW_MAX_COLUMNS);
+	entry->n[side] = dw_rules_columns(view, side, attnums, DW_MAX_COLUMNS);
 	entry->cols[side] = palloc0(sizeof(DwColumn) * entry->n[side]);
 	for (int i = 0; i < entry->n[side]; i++)
 	{
@@ -187,7 +178,7 @@ load_columns(DwRuleEntry *entry, DwSide side, Relation rel)
 }
 
 static void
-load_exprs(DwRuleEntry *entry, DwSide target, Relation rel)
+load_exprs(DwRuleEntry *entry, DwSide target, Relation rel, Oid view)
 {
 	if (target == DW_OLD && !entry->cfg.has_backward)
 		return;
@@ -196,25 +187,19 @@ load_exprs(DwRuleEntry *entry, DwSide target, Relation rel)
 	entry->guard[target] = DW_GUARD_NONE;
 	for (int i = 0; i < entry->n[target]; i++)
 	{
-		char		name[NAMEDATALEN];
-		Node	   *call;
+		Node	   *expr = dw_rules_expr(view, target, i + 1, rel, entry->cols[target][i].attnum);
 		DwGuard		guard;
 		int			att = -1;
 		Bitmapset  *reads;
 
-		snprintf(name, sizeof(name), "m%d_%s_%d", entry->member_id, target == DW_NEW ? "forward" : "backward", i + 1);
-		call = dw_rule_call(dw_rule_function(name), rel, entry->cols[target][i].attnum);
-		entry->exprs[target][i] = GetCachedExpression(call);
+		if (expr == NULL)
+			elog(ERROR, "a rule of member %d is missing", entry->member_id);
+		entry->exprs[target][i] = GetCachedExpression(expr);
 		guard = dw_expr_guard(entry->exprs[target][i]->expr);
 		entry->guard[target] = Max(entry->guard[target], guard);
 		reads = dw_expr_reads(entry->exprs[target][i]->expr);
-		if (bms_is_member(0, reads))	/* not inlined: the whole row */
-			for (int a = 1; a <= RelationGetNumberOfAttributes(rel); a++)
-				if (!TupleDescAttr(RelationGetDescr(rel), a - 1)->attisdropped)
-					entry->reads = bms_add_member(entry->reads, a - FirstLowInvalidHeapAttributeNumber);
 		while ((att = bms_next_member(reads, att)) >= 0)
-			if (att > 0)
-				entry->reads = bms_add_member(entry->reads, att - FirstLowInvalidHeapAttributeNumber);
+			entry->reads = bms_add_member(entry->reads, att - FirstLowInvalidHeapAttributeNumber);
 	}
 }
 
@@ -222,7 +207,7 @@ static void
 load_triggers(DwRuleEntry *entry, Relation rel)
 {
 	TriggerDesc *desc = rel->trigdesc;
-	Oid			mirror = dw_rule_function("mirror");
+	Oid			mirror = dw_mirror_function();
 	int			ours = 0;
 	const char *last = "";
 
@@ -263,6 +248,7 @@ entry_load(DwRuleEntry *entry, Relation rel)
 {
 	MemoryContext cxt;
 	MemoryContext old;
+	Oid			view;
 
 	entry_free(entry);
 	cxt = AllocSetContextCreate(CacheMemoryContext, "pg_dualwrite rule", ALLOCSET_SMALL_SIZES);
@@ -288,10 +274,17 @@ entry_load(DwRuleEntry *entry, Relation rel)
 		/* a pass that died has left its token, but not its lock */
 		if (entry->cfg.checking && !dw_session_locked(DW_LOCK_PASS, entry->cfg.migration_id))
 			entry->cfg.checking = false;
-		load_columns(entry, DW_OLD, rel);
-		load_columns(entry, DW_NEW, rel);
-		load_exprs(entry, DW_NEW, rel);
-		load_exprs(entry, DW_OLD, rel);
+		view = dw_rules_view(entry->member_id);
+		if (!OidIsValid(view))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("view %s.m%d_rules of migration \"%s\" is missing", DW_SCHEMA, entry->member_id, entry->cfg.migration),
+					 errdetail("It holds the rules of the migration."),
+					 errhint("Give the migration up with dw_abort.")));
+		load_columns(entry, DW_OLD, rel, view);
+		load_columns(entry, DW_NEW, rel, view);
+		load_exprs(entry, DW_NEW, rel, view);
+		load_exprs(entry, DW_OLD, rel, view);
 		load_triggers(entry, rel);
 		load_key(entry, rel);
 		entry->reads = bms_difference(bms_difference(entry->reads, entry->bits[DW_OLD]), entry->bits[DW_NEW]);
