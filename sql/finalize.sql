@@ -84,10 +84,10 @@ SELECT * FROM fi_missing();
 
 -- statistics objects
 CREATE STATISTICS fi_stat (dependencies) ON a, aa FROM fi;
-CREATE STATISTICS fi_stat_e ON (a % 10), note FROM fi;
+CREATE STATISTICS fi_stat_e ON (a + aa), note FROM fi;
 SELECT * FROM fi_missing();
 CREATE STATISTICS fi_stat_b (dependencies) ON b, aa FROM fi;
-CREATE STATISTICS fi_stat_be ON (b % 10), note FROM fi;
+CREATE STATISTICS fi_stat_be ON (b + aa), note FROM fi;
 SELECT * FROM fi_missing();
 DROP STATISTICS fi_stat, fi_stat_e;
 
