@@ -211,6 +211,12 @@ CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallba
 CREATE FUNCTION dualwrite.home() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
 
+-- whose a migration is: the owner of its (first) table; where that is gone, who owned it when it began
+CREATE VIEW dualwrite.owners AS
+SELECT m.id, coalesce((SELECT c.relowner FROM dualwrite.member o JOIN pg_catalog.pg_class c ON c.oid = o.relation
+                        WHERE o.migration_id = m.id ORDER BY o.ord LIMIT 1), m.owner::oid) AS owner
+  FROM dualwrite.migration m;
+
 -- versions, in the system catalogs, of everything that a verification relies on:
 -- our triggers, row triggers that fire after them, the rules and what they call
 CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
@@ -407,8 +413,9 @@ WITH live AS (
            NOT EXISTS (SELECT 1 FROM dualwrite.member b WHERE b.migration_id = m.id AND NOT b.has_backward) AS two_way,
            (SELECT bool_and(EXISTS (SELECT 1 FROM pg_catalog.pg_class r WHERE r.oid = b.relation)) FROM dualwrite.member b WHERE b.migration_id = m.id) AS present,
            (SELECT array_agg(b.relation ORDER BY b.ord) FROM dualwrite.member b WHERE b.migration_id = m.id) AS relations,
-           coalesce(pg_catalog.pg_has_role(m.owner, 'USAGE'), false) AS mine,
-           CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN m.losses_seen <
+           coalesce(pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE'), false) AS mine,
+           (SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id)::regrole AS owner_now,
+           CASE WHEN pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE') THEN m.losses_seen <
              (SELECT coalesce(sum(pg_catalog.pg_sequence_last_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
                AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_losses' WHERE b.migration_id = m.id) ELSE false END AS lossy
       FROM dualwrite.migration m
@@ -439,7 +446,7 @@ WITH live AS (
                 ELSE least(100, round(floor(1000.0 * s.blocks_done / s.blocks_total) / 10, 1)) END AS pct
       FROM st s
 )
-SELECT f.name AS migration, f.relations, f.owner, f.phase, f.phase_since,
+SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_since,
        f.state_now AS state,
        CASE f.state_now
             WHEN 'failed' THEN CASE WHEN NOT coalesce(f.present, false) THEN 'the table was dropped'
@@ -511,14 +518,14 @@ SELECT m.name AS migration, b.relation, d.row_ctid, d.key, d.old_values, d.new_v
   FROM dualwrite.drift d
   JOIN dualwrite.member b ON b.id = d.member_id
   JOIN dualwrite.migration m ON m.id = b.migration_id
- WHERE pg_catalog.pg_has_role(m.owner, 'USAGE');
+ WHERE pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE');
 COMMENT ON VIEW @extschema@.dw_drift IS 'rows found or recorded as not consistent, for the owner of the migration; repaired_at tells when a row was seen consistent again';
 GRANT SELECT ON @extschema@.dw_drift TO PUBLIC;
 
 CREATE VIEW @extschema@.dw_events AS
 SELECT e.at, e.migration, e.event, e.phase_from, e.phase_to, e.actor, e.application_name, e.pid,
-       CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN e.note END AS note,
-       CASE WHEN pg_catalog.pg_has_role(m.owner, 'USAGE') THEN e.detail END AS detail
+       CASE WHEN pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE') THEN e.note END AS note,
+       CASE WHEN pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE') THEN e.detail END AS detail
   FROM dualwrite.event e LEFT JOIN dualwrite.migration m ON m.id = e.migration_id;
 COMMENT ON VIEW @extschema@.dw_events IS 'everything that happened to the migrations, and by whom; notes, which may show data, to the owner';
 GRANT SELECT ON @extschema@.dw_events TO PUBLIC;

@@ -89,7 +89,7 @@ SELECT count(*), count(*) FILTER (WHERE b IS DISTINCT FROM a * 20) AS wrong FROM
 SELECT dw_switch('ve');
 SELECT dw_rollback('ve');
 -- what a rule uses can't be dropped, and a column's type can't be changed under it
-\set VERBOSITY terse
+\set VERBOSITY sqlstate
 DROP FUNCTION ve_rule(int);
 ALTER TABLE ve ALTER a TYPE bigint USING a + 1;
 ALTER TABLE ve ALTER b TYPE numeric USING b + 1;

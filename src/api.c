@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -411,6 +412,21 @@ dw_set(PG_FUNCTION_ARGS)
 
 /* ---- switch and rollback ---- */
 
+static bool
+inherits(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (has_subclass(b->relid) || has_superclass(b->relid))
+			return true;
+	}
+	return false;
+}
+
 /*
  * What keeps authority from moving, other than the phase.  Called under the
  * lock that has drained the writers, with a fresh look at everything.
@@ -444,6 +460,11 @@ check_may_flip(DwMigration *m, const char *verb, bool unconvertible_ok)
 		if (drift == m->open_unconvertible && m->phase == DW_SWITCHED)
 			missing = psprintf("the old side can't hold the values of " INT64_FORMAT " %s", drift, drift == 1 ? "row" : "rows");
 		hint = "SELECT * FROM dw_verify(%1$s) shows them in dw_drift; mend them (or CALL dw_reconcile(%1$s)), and verify again.";
+	}
+	else if (inherits(m))
+	{
+		missing = "its table has been made part of an inheritance tree, whose other tables have no mirror";
+		hint = "Take the table out of it (ALTER TABLE ... NO INHERIT), and repeat the call. dw_status shows migration %s.";
 	}
 	else if ((missing = dw_mirror_problem(m)) != NULL)
 		hint = "SELECT dw_resume(%s) mends the mirror, then it has to be verified again.";

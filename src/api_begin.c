@@ -781,6 +781,9 @@ begin(Spec *spec, const char *verb)
 						create ? "ACCESS EXCLUSIVE" : "SHARE ROW EXCLUSIVE")));
 	dw_work_now(m);
 	dw_launch_if_due(m->id);
+	if (m->mirror != DW_MIRROR_BOTH)
+		return cstring_to_text(psprintf("migration \"%s\" has begun with the mirror set to %s: nothing is backfilled until it is on both ways",
+										m->name, dw_enum_name(dw_mirror_names, m->mirror)));
 	if (m->phase == DW_BACKFILLING)
 		return cstring_to_text(psprintf("migration \"%s\" has begun: the mirror is on, the backfill runs in the background", m->name));
 	return cstring_to_text(psprintf("migration \"%s\" has begun and is %s%s", m->name, dw_enum_name(dw_phase_names, m->phase),

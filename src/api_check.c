@@ -235,19 +235,20 @@ repair_rows(Reconcile *r, DwRule *rule, Relation rel, ItemPointerData *tids, int
 
 	for (int i = 0; i < n; i++)
 	{
-		ItemPointerData tid = tids[i];
+		ItemPointerData tid = tids[i];	/* moves on to the newest version */
 
 		CHECK_FOR_INTERRUPTS();
 		switch (dw_repair_row(rule, rel, &tid, authority))
 		{
 			case DW_REPAIRED:
 			case DW_REPAIR_NOT_NEEDED:
-				dw_drift_repaired(r->member->id, &tid);
+				/* it is on record where the pass found it, wherever it is now */
+				dw_drift_repaired(r->member->id, &tids[i]);
 				r->repaired++;
 				r->drifted--;
 				break;
 			case DW_REPAIR_LOCKED:
-				r->locked[locked++] = tid;
+				r->locked[locked++] = tids[i];
 				break;
 			case DW_REPAIR_FAILED:
 				break;

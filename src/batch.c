@@ -187,16 +187,75 @@ typedef enum Outcome
 	FAILED
 } Outcome;
 
+/* Rules of the other migrations of the table. */
+static List *
+other_rules(DwRule *rule, Relation rel)
+{
+	List	   *others = NIL;
+	ListCell   *lc;
+
+	foreach(lc, dw_members_of(RelationGetRelid(rel), rule->cfg.member_id))
+	{
+		DwRule	   *other = dw_rule_open(lfirst_int(lc), rel);
+
+		if (other)
+			others = lappend(others, other);
+	}
+	return others;
+}
+
+/*
+ * What an UPDATE of other columns owes to another migration of the table, we
+ * owe it, too (compare mirror_update): an unfilled row is filled, lest it look
+ * like one that its mirror has seen; a row that differs is reported to a pass.
+ */
+static void
+serve_other(DwRule *other, HeapTuple tup, TupleTableSlot *slot, int *n, int *cols, Datum *values, bool *nulls)
+{
+	DwSideRule *side = &other->side[DW_NEW];
+	Datum		v[DW_MAX_COLUMNS];
+	bool		isnull[DW_MAX_COLUMNS];
+	DwAge		age;
+	ErrorData  *error;
+
+	dw_rule_reset(other);
+	if (other->cfg.mirror == DW_MIRROR_OFF || other->cfg.mirror == DW_MIRROR_BACKWARD)
+		return;
+	if (other->cfg.filling && DW_AUTHORITY(other->cfg.phase) == DW_OLD && (age = dw_rule_age(other, tup->t_data)) != DW_AGE_AFTER)
+	{
+		dw_rule_values(other, DW_NEW, slot, v, isnull);
+		if (age == DW_AGE_UNKNOWN &&
+			(!dw_rule_initial(other, DW_NEW, v, isnull) || dw_rule_consistent(other, slot, NULL, NULL)))
+			return;
+		if (!dw_rule_derive(other, DW_NEW, slot, v, isnull, &error))
+		{
+			record(other, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+			return;
+		}
+		for (int i = 0; i < side->n; i++)
+		{
+			cols[*n] = side->cols[i].attnum;
+			values[*n] = v[i];
+			nulls[(*n)++] = isnull[i];
+		}
+	}
+	else if (other->cfg.checking && !dw_rule_consistent(other, slot, NULL, NULL))
+		record(other, slot, NULL, "drift", NULL, "the sides don't follow from each other", false);
+}
+
 /* Derives side `target` of the version in slot and stores it. */
 static Outcome
-store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
+store_row(DwRule *rule, List *others, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
 {
+	int			n = 0;
+	int			room = DW_MAX_COLUMNS * (1 + list_length(others));
+	ListCell   *lc;
 	DwSideRule *side = &rule->side[target];
 	Datum		have[DW_MAX_COLUMNS];
 	bool		have_null[DW_MAX_COLUMNS];
-	Datum		values[DW_MAX_COLUMNS];
-	bool		nulls[DW_MAX_COLUMNS];
-	int			cols[DW_MAX_COLUMNS];
+	Datum	   *values = palloc(sizeof(Datum) * room);
+	bool	   *nulls = palloc(sizeof(bool) * room);
+	int		   *cols = palloc(sizeof(int) * room);
 	ErrorData  *error;
 
 	if (!dw_rule_derive(rule, target, slot, values, nulls, &error))
@@ -210,9 +269,11 @@ store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, D
 	if (rule->cfg.heal && !dw_rule_initial(rule, target, have, have_null))
 		record(rule, slot, &tup->t_self, target == DW_NEW ? "healed: the new side was overwritten" : "healed: the old side was overwritten",
 			   NULL, NULL, true);
-	for (int i = 0; i < side->n; i++)
-		cols[i] = side->cols[i].attnum;
-	switch (dw_writer_update(writer, tup, locked, side->n, cols, values, nulls))
+	for (; n < side->n; n++)
+		cols[n] = side->cols[n].attnum;
+	foreach(lc, others)
+		serve_other(lfirst(lc), tup, slot, &n, cols, values, nulls);
+	switch (dw_writer_update(writer, tup, locked, n, cols, values, nulls))
 	{
 		case DW_WRITE_LOCKED:
 			return LOCKED;
@@ -226,7 +287,7 @@ store_row(DwRule *rule, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, D
 
 /* The same in a subtransaction: whatever the row raises is recorded. */
 static Outcome
-store_row_careful(DwRule *rule, Relation rel, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
+store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -239,7 +300,7 @@ store_row_careful(DwRule *rule, Relation rel, HeapTuple tup, TupleTableSlot *slo
 		/* opened in here: after an error its pins and relations go with the subtransaction */
 		DwWriter   *writer = dw_writer_open(rel, GetActiveSnapshot());
 
-		outcome = store_row(rule, writer, tup, slot, target, locked);
+		outcome = store_row(rule, others, writer, tup, slot, target, locked);
 		dw_writer_close(writer);
 		ReleaseCurrentSubTransaction();
 	}
@@ -326,7 +387,7 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 
 /* Works on the rows taken off a page. */
 static void
-fill_rows(DwRule *rule, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n, DwBatch *batch)
+fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n, DwBatch *batch)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -341,8 +402,8 @@ fill_rows(DwRule *rule, Relation rel, DwWriter *writer, TupleTableSlot *slot, He
 		{
 			DwSide		target = verdict == FORWARD ? DW_NEW : DW_OLD;
 
-			outcome = batch->careful ? store_row_careful(rule, rel, tup, slot, target, false)
-				: store_row(rule, writer, tup, slot, target, false);
+			outcome = batch->careful ? store_row_careful(rule, others, rel, tup, slot, target, false)
+				: store_row(rule, others, writer, tup, slot, target, false);
 		}
 		else if (verdict == LEAVE)
 		{
@@ -368,6 +429,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 {
 	HeapTuple	tuples[MaxHeapTuplesPerPage];
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+	List	   *others = other_rules(rule, rel);
 	DwWriter   *writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
 	instr_time	start;
 
@@ -387,7 +449,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 			if (room <= 0 || INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
 				break;
 			n = collect(rule, rel, range, range->cursor, room, tuples);
-			fill_rows(rule, rel, writer, slot, tuples, n, batch);
+			fill_rows(rule, others, rel, writer, slot, tuples, n, batch);
 		}
 		if (++range->cursor >= range->nblocks)
 		{
@@ -465,7 +527,7 @@ dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from)
 			dw_rule_reset(rule);
 			if (!dw_rule_consistent(rule, slot, NULL, NULL))
 			{
-				Outcome		outcome = store_row_careful(rule, rel, tup, slot, DW_OTHER(from), true);
+				Outcome		outcome = store_row_careful(rule, other_rules(rule, rel), rel, tup, slot, DW_OTHER(from), true);
 
 				result = outcome == WRITTEN ? DW_REPAIRED : outcome == LOCKED ? DW_REPAIR_LOCKED : outcome == FAILED ? DW_REPAIR_FAILED
 					: DW_REPAIR_NOT_NEEDED;

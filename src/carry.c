@@ -159,7 +159,8 @@ dependents(Oid relid, DwSideColumns *sides)
 	char	   *list;
 
 	dw_run_begin(&run, dw_own_role());
-	list = ASK("SELECT pg_catalog.string_agg(DISTINCT CASE WHEN d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+	list = ASK("SELECT pg_catalog.string_agg(DISTINCT CASE WHEN d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite w"
+			   "   JOIN pg_catalog.pg_class c ON c.oid = w.ev_class WHERE w.oid = d.objid AND c.relkind IN ('v', 'm'))"
 			   " THEN (SELECT pg_catalog.format('%s %s', CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, c.oid::pg_catalog.regclass)"
 			   "         FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class WHERE w.oid = d.objid)"
 			   " ELSE pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) END, ', ')"

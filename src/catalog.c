@@ -24,6 +24,7 @@
 #include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -71,7 +72,8 @@ dw_home(void)
 /* ---- reading migrations ---- */
 
 #define MIGRATION_QUERY \
-	"SELECT m.id, m.name, m.owner::oid, m.definition, m.phase, m.phase_since, m.mirror, m.conflict, m.on_error, m.heal," \
+	"SELECT m.id, m.name, coalesce((SELECT k.relowner FROM dualwrite.member o JOIN pg_catalog.pg_class k ON k.oid = o.relation" \
+	"   WHERE o.migration_id = m.id ORDER BY o.ord LIMIT 1), m.owner::oid), m.definition, m.phase, m.phase_since, m.mirror, m.conflict, m.on_error, m.heal," \
 	" m.options, m.epoch, m.failed, m.last_error, m.home," \
 	" m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch, m.verified_at >= m.phase_since, m.verified_marks, m.verified_lossy," \
 	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
@@ -487,8 +489,10 @@ dw_event(int migration_id, const char *name, const char *event, int from, int to
 	char	   *actor = GetUserNameFromId(GetUserId(), false);
 
 	dw_run_begin(&run, dw_own_role());
-	DW_SQL("INSERT INTO dualwrite.event (migration_id, migration, event, phase_from, phase_to, note, actor) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-		   DW_INT4(migration_id), DW_TEXT(name), DW_TEXT(event), DW_TEXT(phase_from), DW_TEXT(phase_to), DW_TEXT(note), DW_TEXT(actor));
+	DW_SQL("INSERT INTO dualwrite.event (migration_id, migration, event, phase_from, phase_to, note, actor) VALUES ($1, $2, $3, $4, $5, $6,"
+		   " CASE WHEN $8 THEN (SELECT o.owner::text FROM dualwrite.migration o WHERE o.id = $1) ELSE $7 END)",
+		   DW_INT4(migration_id), DW_TEXT(name), DW_TEXT(event), DW_TEXT(phase_from), DW_TEXT(phase_to), DW_TEXT(note), DW_TEXT(actor),
+		   DW_BOOL(IsBackgroundWorker));	/* which works as the owner */
 	dw_run_end(&run);
 
 	/* NOTIFY takes a database-wide lock at commit, hence only here */

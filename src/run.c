@@ -349,6 +349,13 @@ dw_session_lock(int kind, int migration_id, bool wait)
 	LOCKTAG		tag;
 
 	own_tag(&tag, kind, migration_id);
+	/* what is in the way may be a mere probe, which is gone in an instant */
+	for (int i = 0; !wait && i < 5; i++)
+	{
+		if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
+			return true;
+		pg_usleep(2000);
+	}
 	return LockAcquire(&tag, ExclusiveLock, true, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -375,7 +382,13 @@ dw_session_locked(int kind, int migration_id)
 {
 	LOCKTAG		tag;
 
-	/* asked without locking: whoever claims it at this moment must get it */
+	/*
+	 * A probe conflicts with the lock itself only.  (GetLockConflicts doesn't
+	 * see a holder that is between two transactions.)
+	 */
 	own_tag(&tag, kind, migration_id);
-	return VirtualTransactionIdIsValid(*GetLockConflicts(&tag, ShareLock, NULL));
+	if (LockAcquire(&tag, RowShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, RowShareLock, false);
+	return false;
 }

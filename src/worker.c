@@ -384,7 +384,7 @@ rest(Worker *w, double ms, const char *signal, double value, double limit)
 	for (; same && ms > HEARTBEAT_MS; ms -= HEARTBEAT_MS)
 	{
 		dw_sleep(HEARTBEAT_MS);
-		report(w, "throttled", signal, signal, value, limit);
+		report(w, signal ? "throttled" : "running", signal, signal, value, limit);
 		/* the limit may have been raised, or the migration paused */
 		begin_step();
 		same = unchanged(w);
@@ -563,8 +563,20 @@ lock_pass(Worker *w)
 {
 	if (w->pass_locked && dw_session_lock_wanted(DW_LOCK_PASS, w->migration_id))
 		unlock_pass(w);
-	else if (!w->pass_locked)
-		w->pass_locked = dw_session_lock(DW_LOCK_PASS, w->migration_id, false);
+	else if (!w->pass_locked && dw_session_lock(DW_LOCK_PASS, w->migration_id, false))
+	{
+		w->pass_locked = true;
+
+		/*
+		 * A pass is one uninterrupted holding of the lock: a writer that looked
+		 * while nobody held it took the pass for dead, and told us of no row
+		 * that it moved.
+		 */
+		begin_step();
+		dw_progress_forget(w->m, "verify");
+		commit_step();
+		w->writers_known = false;
+	}
 	return w->pass_locked;
 }
 
@@ -736,8 +748,6 @@ verify_step(Worker *w)
 	if (through && w->member + 1 == list_length(w->m->members))
 		end_verify(w);
 	commit_step();
-	if (w->stamp == NULL)
-		unlock_pass(w);
 	if (restart)
 	{
 		if (pass_may_begin(w))

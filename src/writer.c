@@ -154,6 +154,8 @@ dw_writer_update(DwWriter *w, HeapTuple old, bool locked, int n, int *cols, Datu
 			ExecComputeStoredGenerated(w->rri, w->estate, w->slot, CMD_INSERT);
 		ExecConstraints(w->rri, w->slot, w->estate);
 	}
+	if (w->rel->rd_rel->relispartition)
+		ExecPartitionCheck(w->rri, w->slot, w->estate, true);
 
 	result = locked ? TM_Ok : look(w, old);
 	if (result == TM_BeingModified)
