@@ -127,11 +127,20 @@ finalize() {
 	plain_check check-history.sql -v balance='abalance_cents / 100.0'
 }
 
+# Also those in which the worker was the victim, which no application notices.
+count_deadlocks() {
+	local deadlocks
+	deadlocks=$(admin -c "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+	note "deadlocks, according to pg_stat_database: $deadlocks"
+	failed=$((failed + deadlocks))
+}
+
 run_job() {
 	step "The old version of the application: pgbench's own TPC-B-like script, which knows abalance"
 	start_app old-app -b tpcb-like
 	backfill_with_a_terminated_worker
 	switch_and_back
 	finalize
+	count_deadlocks
 }
 
