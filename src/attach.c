@@ -90,6 +90,8 @@ dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backwar
 	if (!temp)
 		command(psprintf("CREATE SCHEMA %s AUTHORIZATION %s", stage, quote_identifier(owner)));
 	dw_run_begin(&run, rel->rd_rel->relowner);
+	/* that the view of a temporary table is temporary is no news */
+	(void) set_config_option("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	dw_command(psprintf("CREATE VIEW %s.m%d_rules AS SELECT %s FROM %s r", temp ? "pg_temp" : stage, member_id, list.data,
 						dw_table_name(RelationGetRelid(rel))));
 	dw_run_end(&run);

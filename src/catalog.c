@@ -24,7 +24,6 @@
 #include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -492,7 +491,7 @@ dw_event(int migration_id, const char *name, const char *event, int from, int to
 	DW_SQL("INSERT INTO dualwrite.event (migration_id, migration, event, phase_from, phase_to, note, actor) VALUES ($1, $2, $3, $4, $5, $6,"
 		   " CASE WHEN $8 THEN (SELECT o.owner::text FROM dualwrite.migration o WHERE o.id = $1) ELSE $7 END)",
 		   DW_INT4(migration_id), DW_TEXT(name), DW_TEXT(event), DW_TEXT(phase_from), DW_TEXT(phase_to), DW_TEXT(note), DW_TEXT(actor),
-		   DW_BOOL(IsBackgroundWorker));	/* which works as the owner */
+		   DW_BOOL(MyBackendType == B_BG_WORKER));	/* which works as the owner */
 	dw_run_end(&run);
 
 	/* NOTIFY takes a database-wide lock at commit, hence only here */
