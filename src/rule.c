@@ -28,6 +28,7 @@
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
@@ -59,7 +60,8 @@ typedef struct DwRuleEntry
 	DwMirrorConfig cfg;
 	int			n[2];
 	DwColumn   *cols[2];
-	CachedExpression **exprs[2];
+	CachedExpression **exprs[2];	/* planned, columns as parameters: these tell when they go stale */
+	Expr	  **trees[2];		/* the same, columns as Vars */
 	bool		derivable[2];
 	DwGuard		guard[2];
 	Bitmapset  *bits[2];
@@ -177,12 +179,53 @@ load_columns(DwRuleEntry *entry, DwSide side, Relation rel, Oid view)
 	}
 }
 
+/*
+ * GetCachedExpression plans without a range table, so a Var in the expression
+ * is nothing that the planner may ask about (PostgreSQL 19 does: is the column
+ * NOT NULL?).  Columns go through it as parameters that have no value.
+ */
+static Node *
+vars_to_params(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+		Param	   *param = makeNode(Param);
+
+		param->paramkind = PARAM_EXTERN;
+		param->paramid = var->varattno;
+		param->paramtype = var->vartype;
+		param->paramtypmod = var->vartypmod;
+		param->paramcollid = var->varcollid;
+		param->location = -1;
+		return (Node *) param;
+	}
+	return expression_tree_mutator(node, vars_to_params, context);
+}
+
+static Node *
+params_to_vars(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Param))
+	{
+		Param	   *param = (Param *) node;
+
+		return (Node *) makeVar(1, param->paramid, param->paramtype, param->paramtypmod, param->paramcollid, 0);
+	}
+	return expression_tree_mutator(node, params_to_vars, context);
+}
+
 static void
 load_exprs(DwRuleEntry *entry, DwSide target, Relation rel, Oid view)
 {
 	if (target == DW_OLD && !entry->cfg.has_backward)
 		return;
 	entry->exprs[target] = palloc0(sizeof(CachedExpression *) * entry->n[target]);
+	entry->trees[target] = palloc0(sizeof(Expr *) * entry->n[target]);
 	entry->derivable[target] = true;
 	entry->guard[target] = DW_GUARD_NONE;
 	for (int i = 0; i < entry->n[target]; i++)
@@ -194,10 +237,11 @@ load_exprs(DwRuleEntry *entry, DwSide target, Relation rel, Oid view)
 
 		if (expr == NULL)
 			elog(ERROR, "a rule of member %d is missing", entry->member_id);
-		entry->exprs[target][i] = GetCachedExpression(expr);
-		guard = dw_expr_guard(entry->exprs[target][i]->expr);
+		entry->exprs[target][i] = GetCachedExpression(vars_to_params(expr, NULL));
+		entry->trees[target][i] = (Expr *) params_to_vars(entry->exprs[target][i]->expr, NULL);
+		guard = dw_expr_guard((Node *) entry->trees[target][i]);
 		entry->guard[target] = Max(entry->guard[target], guard);
-		reads = dw_expr_reads(entry->exprs[target][i]->expr);
+		reads = dw_expr_reads((Node *) entry->trees[target][i]);
 		while ((att = bms_next_member(reads, att)) >= 0)
 			entry->reads = bms_add_member(entry->reads, att - FirstLowInvalidHeapAttributeNumber);
 	}
@@ -371,7 +415,7 @@ dw_rule_open(int member_id, Relation rel)
 		{
 			side->states = palloc(sizeof(ExprState *) * side->n);
 			for (int i = 0; i < side->n; i++)
-				side->states[i] = ExecInitExpr((Expr *) copyObject(entry->exprs[s][i]->expr), NULL);
+				side->states[i] = ExecInitExpr(copyObject(entry->trees[s][i]), NULL);
 		}
 	}
 	rule->reads = bms_copy(entry->reads);
