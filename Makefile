@@ -40,7 +40,9 @@ REGRESS = \
 	options \
 	finalize \
 	names \
-	views
+	views \
+	rules \
+	ddl
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
