@@ -37,7 +37,7 @@ CREATE SEQUENCE dualwrite.member_id AS integer;
 CREATE TABLE dualwrite.migration (
     id              integer PRIMARY KEY,
     name            text NOT NULL,
-    owner           regrole NOT NULL,
+    owner           text NOT NULL,
     definition      jsonb NOT NULL,
     phase           text NOT NULL CHECK (phase IN ('backfilling', 'building', 'verifying', 'ready', 'switched', 'finalized', 'aborted')),
     phase_since     timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -214,7 +214,7 @@ CREATE FUNCTION dualwrite.home() RETURNS text
 -- whose a migration is: the owner of its (first) table; where that is gone, who owned it when it began
 CREATE VIEW dualwrite.owners AS
 SELECT m.id, coalesce((SELECT c.relowner FROM dualwrite.member o JOIN pg_catalog.pg_class c ON c.oid = o.relation
-                        WHERE o.migration_id = m.id ORDER BY o.ord LIMIT 1), m.owner::oid) AS owner
+                        WHERE o.migration_id = m.id ORDER BY o.ord LIMIT 1), to_regrole(quote_ident(m.owner))::oid) AS owner
   FROM dualwrite.migration m;
 
 -- versions, in the system catalogs, of everything that a verification relies on:

@@ -605,6 +605,7 @@ dw_finalize(PG_FUNCTION_ARGS)
 			dw_drop_columns(b->relid, ((DwSideColumns *) lfirst(lc2))->names[DW_OLD]);
 	}
 	locks_last("ACCESS EXCLUSIVE");
+	dw_migration_forget(m);
 	dw_transition(m, "finalize", drop_old ? "the old side was dropped" : "the old side was kept");
 	PG_RETURN_TEXT_P(result("migration \"%s\" is finalized: the mirror is gone, the old side %s", m->name,
 							drop_old ? "was dropped" : "was kept and is no longer in sync"));
@@ -731,6 +732,7 @@ dw_abort(PG_FUNCTION_ARGS)
 	if (present)
 		locks_last("ACCESS EXCLUSIVE");
 	dw_migration_set_failed(m->id, false, NULL);
+	dw_migration_forget(m);
 	dw_transition(m, "abort", accept_loss ? "losses accepted" : present ? NULL : "the table was dropped");
 	PG_RETURN_TEXT_P(result("migration \"%s\" is aborted: the mirror %s gone", m->name,
 							created ? "and the columns that it created are" : "is"));
@@ -774,7 +776,7 @@ dw_require(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is %s, not %s%s", m->name, dw_enum_name(dw_phase_names, m->phase), m->phase >= DW_FINALIZED ? "" : "yet ", phase),
-				 m->failed && m->last_error ? errdetail("It failed: %s.", m->last_error)
+				 m->failed && m->last_error && has_privs_of_role(GetUserId(), m->owner) ? errdetail("It failed: %s.", m->last_error)
 				 : errdetail("Authority is with the %s side.", dw_side_name(DW_AUTHORITY(m->phase))),
 				 m->phase >= DW_FINALIZED ? errhint("It has ended; dw_events tells when and by whom.")
 				 : errhint("CALL dw_wait(%s, %s) waits for it.", quote_literal_cstr(m->name), quote_literal_cstr(phase))));

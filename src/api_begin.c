@@ -744,6 +744,14 @@ begin(Spec *spec, const char *verb)
 
 	dw_check_writable(verb);
 	make_definition(spec);
+
+	/* nobody gets to hold the name who could not use it */
+	m = dw_migration_find(spec->name, true);
+	if (m && m->phase < DW_FINALIZED)
+		dw_check_owner(m);
+	if (get_rel_name(spec->relid) && get_rel_relkind(spec->relid) == RELKIND_RELATION &&
+		!object_ownercheck(RelationRelationId, spec->relid, GetUserId()))
+		check_table(relation_open(spec->relid, AccessShareLock));
 	dw_lock_name(spec->name);
 	m = same_again(spec);
 	if (m)

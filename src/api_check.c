@@ -19,6 +19,7 @@
 #include "nodes/parsenodes.h"
 #include "portability/instr_time.h"
 #include "storage/bufmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -471,7 +472,8 @@ reached(DwMigration *m, DwPhase want, const char *phase)
 	if (m->failed)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" failed: %s", m->name, m->last_error ? m->last_error : "unknown error"),
+				 errmsg("migration \"%s\" failed: %s", m->name,
+						m->last_error && has_privs_of_role(GetUserId(), m->owner) ? m->last_error : "the error is shown to the owner"),
 				 errdetail("It is %s; the mirror stays on.", dw_enum_name(dw_phase_names, m->phase)),
 				 errhint("Mend what it says, then SELECT dw_resume(%s). next_step in dw_status says more.", quote_literal_cstr(m->name))));
 	if (m->copied)

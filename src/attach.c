@@ -8,8 +8,7 @@
  * triggers its first one before them; so names are chosen against those that
  * are there.
  *
- * The view with the rules belongs to the table's owner and is visible to
- * pg_dump.  It depends on the columns that it names, so that they can't be
+ * The view with the rules is visible to pg_dump.  It depends on the columns that it names, so that they can't be
  * dropped or change type; that would make DROP TABLE ask for CASCADE, too, so
  * a second dependency, AUTO on the table, lets it go along.
  *
@@ -17,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
@@ -69,17 +69,30 @@ append_columns(StringInfo buf, const char *side, const char *direction, Relation
 	}
 }
 
+/* A name for a schema that nobody has taken; palloc'd. */
+static char *
+free_schema(int member_id)
+{
+	char	   *name = psprintf("dualwrite_stage_%d", member_id);
+
+	for (int i = 1; OidIsValid(get_namespace_oid(name, true)); i++)
+		name = psprintf("dualwrite_stage_%d_%d", member_id, i);
+	return name;
+}
+
 /*
  * Parsing a rule may run code of the owner (a domain's CHECK, for a literal of
  * an array of it), so it is parsed as the owner, who may not create anything
  * in schema dualwrite: the view is made in a schema of its own, for the length
- * of this call, and moved.  That of a temporary table is temporary itself.
+ * of this call, moved, and taken over, so that nobody can replace it.  That of
+ * a temporary table is temporary itself.
  */
 void
 dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backward, int nnew, const DwRuleText *forward)
 {
 	char	   *owner = GetUserNameFromId(rel->rd_rel->relowner, false);
-	char	   *stage = psprintf("dualwrite_stage_%d", member_id);
+	char	   *own = GetUserNameFromId(dw_own_role(), false);
+	char	   *stage = free_schema(member_id);
 	bool		temp = RelationUsesLocalBuffers(rel);
 	StringInfoData list;
 	DwRun		run;
@@ -98,6 +111,7 @@ dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backwar
 	if (!temp)
 	{
 		command(psprintf("ALTER VIEW %s.m%d_rules SET SCHEMA dualwrite", stage, member_id));
+		command(psprintf("ALTER VIEW dualwrite.m%d_rules OWNER TO %s", member_id, quote_identifier(own)));
 		/* without CASCADE: anything else in there was not ours */
 		command(psprintf("DROP SCHEMA %s", stage));
 	}
@@ -106,7 +120,8 @@ dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backwar
 		char	   *name = psprintf("m%d_%s", member_id, i == 0 ? "old_written" : i == 1 ? "new_written" : "losses");
 
 		command(psprintf("CREATE SEQUENCE dualwrite.%s", name));
-		command(psprintf("ALTER SEQUENCE dualwrite.%s OWNER TO %s", name, quote_identifier(owner)));
+		/* for dw_status, which asks as whoever reads it */
+		command(psprintf("GRANT SELECT ON SEQUENCE dualwrite.%s TO PUBLIC", name));
 	}
 	CommandCounterIncrement();
 	dw_attach_dependencies(member_id, RelationGetRelid(rel));
@@ -154,7 +169,7 @@ void
 dw_attach_dependencies(int member_id, Oid relid)
 {
 	ObjectAddress table = {RelationRelationId, relid, 0};
-	ObjectAddress view = {RelationRelationId, dw_rules_view(member_id), 0};
+	ObjectAddress view = {RelationRelationId, dw_rules_view(member_id, get_rel_persistence(relid) == RELPERSISTENCE_TEMP), 0};
 	ObjectAddress rule = {RewriteRelationId, get_rewrite_oid(view.objectId, "_RETURN", false), 0};
 	List	   *names;
 	ListCell   *lc;
@@ -289,12 +304,14 @@ plan_triggers(const TriggerSurvey *s)
 LOCKMODE
 dw_attach_lock(int member_id, Oid relid)
 {
-	Relation	rel = RelationIdGetRelation(relid);
+	Relation	rel = try_relation_open(relid, AccessShareLock);
 	TriggerSurvey s;
 	TriggerPlan p;
 
+	if (rel == NULL)
+		return NoLock;
 	survey(member_id, rel, &s);
-	RelationClose(rel);
+	relation_close(rel, NoLock);
 	p = plan_triggers(&s);
 	return p.drop_last || p.drop_first ? AccessExclusiveLock : p.make_last || p.make_first || p.enable ? ShareRowExclusiveLock : NoLock;
 }
@@ -302,7 +319,7 @@ dw_attach_lock(int member_id, Oid relid)
 bool
 dw_attach_triggers(int member_id, Oid relid)
 {
-	Relation	rel = RelationIdGetRelation(relid);
+	Relation	rel = relation_open(relid, NoLock);
 	TriggerSurvey s;
 	TriggerPlan p;
 	char	   *last = NULL;
@@ -316,7 +333,7 @@ dw_attach_triggers(int member_id, Oid relid)
 		first = choose_name(member_id, true, &s, rel);
 
 	/* ALTER TABLE wants nobody to hold a reference */
-	RelationClose(rel);
+	relation_close(rel, NoLock);
 	if (p.drop_first)
 		drop_trigger(relid, s.first);
 	else if (p.enable && s.first[0])
@@ -336,10 +353,12 @@ dw_attach_triggers(int member_id, Oid relid)
 char *
 dw_attach_problem(int member_id, Oid relid)
 {
-	Relation	rel = RelationIdGetRelation(relid);
+	Relation	rel = try_relation_open(relid, AccessShareLock);
 	TriggerSurvey s;
 	char	   *problem = NULL;
 
+	if (rel == NULL)
+		return pstrdup("the table was dropped");
 	survey(member_id, rel, &s);
 	if (s.last[0] == '\0')
 		problem = psprintf("the mirror's trigger on table \"%s\" is missing", RelationGetRelationName(rel));
@@ -347,7 +366,7 @@ dw_attach_problem(int member_id, Oid relid)
 		problem = psprintf("the mirror's trigger on table \"%s\" is not enabled ALWAYS", RelationGetRelationName(rel));
 	else if (s.others > 0 && strcmp(s.last, s.highest) < 0)
 		problem = psprintf("trigger \"%s\" of table \"%s\" fires after the mirror's", s.highest, RelationGetRelationName(rel));
-	RelationClose(rel);
+	relation_close(rel, NoLock);
 	return problem;
 }
 
@@ -403,6 +422,7 @@ dw_attach_begin(int member_id, Relation rel)
 	appendStringInfoChar(&xids, '{');
 	while (TransactionIdPrecedes(top, XidFromFullTransactionId(next)))
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (TransactionIdIsCurrentTransactionId(top))
 			appendStringInfo(&xids, "%s" UINT64_FORMAT, xids.len > 1 ? "," : "", U64FromFullTransactionId(widen(top, next)));
 		TransactionIdAdvance(top);
@@ -422,11 +442,11 @@ dw_detach(int member_id, Oid relid)
 
 	if (get_rel_name(relid) != NULL)
 	{
-		Relation	rel = RelationIdGetRelation(relid);
+		Relation	rel = relation_open(relid, NoLock);
 		TriggerSurvey s;
 
 		survey(member_id, rel, &s);
-		RelationClose(rel);
+		relation_close(rel, NoLock);
 		if (s.first[0])
 			drop_trigger(relid, s.first);
 		if (s.last[0])
@@ -435,7 +455,9 @@ dw_detach(int member_id, Oid relid)
 	(void) member_sequences(member_id, &names);
 	foreach(lc, names)
 		command(psprintf("DROP SEQUENCE dualwrite.%s", quote_identifier(lfirst(lc))));
-	view = dw_rules_view(member_id);
+	view = dw_rules_view(member_id, false);
+	if (!OidIsValid(view))
+		view = dw_rules_view(member_id, true);
 	if (OidIsValid(view))
 		command(psprintf("DROP VIEW %s", dw_table_name(view)));
 }

@@ -292,6 +292,7 @@ store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, Tuple
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile Outcome outcome = FAILED;
+	volatile bool alone = false;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
@@ -318,6 +319,16 @@ store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, Tuple
 			outcome = LOCKED;
 		else if (!dw_error_of_row(error->sqlerrcode))
 			ReThrowError(error);
+		else if (others != NIL)
+		{
+			ListCell   *lc;
+
+			/* whose columns they were can't be told: the others' go on record, ours get a try of their own */
+			foreach(lc, others)
+				if (((DwRule *) lfirst(lc))->cfg.filling && dw_rule_age(lfirst(lc), tup->t_data) != DW_AGE_AFTER)
+					record(lfirst(lc), slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+			alone = true;
+		}
 		else
 		{
 			record(rule, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
@@ -328,7 +339,7 @@ store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, Tuple
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
-	return outcome;
+	return alone ? store_row_careful(rule, NIL, rel, tup, slot, target, locked) : outcome;
 }
 
 /* ---- one page ---- */

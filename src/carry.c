@@ -33,7 +33,7 @@ dw_side_columns(int member_id)
 	for (int s = 0; s < 2; s++)
 	{
 		AttrNumber	attnums[DW_MAX_COLUMNS];
-		int			n = dw_rules_columns(dw_rules_view(member_id), s, attnums, DW_MAX_COLUMNS);
+		int			n = dw_rules_columns(dw_rules_view(member_id, get_rel_persistence(cfg.relid) == RELPERSISTENCE_TEMP), cfg.relid, s, attnums, DW_MAX_COLUMNS);
 
 		for (int i = 0; i < n; i++)
 		{

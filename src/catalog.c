@@ -72,7 +72,7 @@ dw_home(void)
 
 #define MIGRATION_QUERY \
 	"SELECT m.id, m.name, coalesce((SELECT k.relowner FROM dualwrite.member o JOIN pg_catalog.pg_class k ON k.oid = o.relation" \
-	"   WHERE o.migration_id = m.id ORDER BY o.ord LIMIT 1), m.owner::oid), m.definition, m.phase, m.phase_since, m.mirror, m.conflict, m.on_error, m.heal," \
+	"   WHERE o.migration_id = m.id ORDER BY o.ord LIMIT 1), pg_catalog.to_regrole(pg_catalog.quote_ident(m.owner))::oid), m.definition, m.phase, m.phase_since, m.mirror, m.conflict, m.on_error, m.heal," \
 	" m.options, m.epoch, m.failed, m.last_error, m.home," \
 	" m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch, m.verified_at >= m.phase_since, m.verified_marks, m.verified_lossy," \
 	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
@@ -266,8 +266,8 @@ dw_migration_insert(const char *name, Oid owner, Jsonb *definition, DwMirrorMode
 
 	dw_run_begin(&run, dw_own_role());
 	DW_SQL("INSERT INTO dualwrite.migration (id, name, owner, definition, phase, mirror, conflict, on_error, options, home)"
-		   " VALUES (pg_catalog.nextval('dualwrite.migration_id')::integer, $1, $2::regrole, $3, 'backfilling', $4, $5, $6, $7, $8) RETURNING id",
-		   DW_TEXT(name), DW_OID(owner), DW_DATUM(JSONBOID, JsonbPGetDatum(definition), false),
+		   " VALUES (pg_catalog.nextval('dualwrite.migration_id')::integer, $1, $2, $3, 'backfilling', $4, $5, $6, $7, $8) RETURNING id",
+		   DW_TEXT(name), DW_TEXT(GetUserNameFromId(owner, false)), DW_DATUM(JSONBOID, JsonbPGetDatum(definition), false),
 		   DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
 		   DW_TEXT(dw_enum_name(dw_on_error_names, on_error)), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
 		   DW_TEXT(dw_home()));
@@ -489,7 +489,7 @@ dw_event(int migration_id, const char *name, const char *event, int from, int to
 
 	dw_run_begin(&run, dw_own_role());
 	DW_SQL("INSERT INTO dualwrite.event (migration_id, migration, event, phase_from, phase_to, note, actor) VALUES ($1, $2, $3, $4, $5, $6,"
-		   " CASE WHEN $8 THEN (SELECT o.owner::text FROM dualwrite.migration o WHERE o.id = $1) ELSE $7 END)",
+		   " CASE WHEN $8 THEN (SELECT coalesce(pg_catalog.pg_get_userbyid(o.owner), '?') FROM dualwrite.owners o WHERE o.id = $1) ELSE $7 END)",
 		   DW_INT4(migration_id), DW_TEXT(name), DW_TEXT(event), DW_TEXT(phase_from), DW_TEXT(phase_to), DW_TEXT(note), DW_TEXT(actor),
 		   DW_BOOL(MyBackendType == B_BG_WORKER));	/* which works as the owner */
 	dw_run_end(&run);
@@ -527,6 +527,15 @@ dw_worker_report(int migration_id, const char *state, const char *reason, int nb
 				 DW_DATUM(INT4ARRAYOID, PointerGetDatum(construct_array(pids, nblocked_by, INT4OID, 4, true, TYPALIGN_INT)), false),
 				 DW_TEXT(signal), DW_DATUM(FLOAT8OID, Float8GetDatum(value), signal == NULL),
 				 DW_DATUM(FLOAT8OID, Float8GetDatum(limit), signal == NULL));
+}
+
+void
+dw_migration_forget(DwMigration *m)
+{
+	STATE_CHANGE("DELETE FROM dualwrite.progress WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
+	STATE_CHANGE("DELETE FROM dualwrite.skipped WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
+	STATE_CHANGE("DELETE FROM dualwrite.control WHERE migration_id = $1", DW_INT4(m->id));
+	STATE_CHANGE("DELETE FROM dualwrite.worker WHERE migration_id = $1", DW_INT4(m->id));
 }
 
 void

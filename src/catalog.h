@@ -160,6 +160,9 @@ extern void dw_worker_report(int migration_id, const char *state, const char *re
 							 const char *signal, double value, double limit);
 extern void dw_worker_gone(int migration_id);
 
+/* what an ended migration needs no more */
+extern void dw_migration_forget(DwMigration *m);
+
 /* a pass over a member */
 typedef struct DwProgress
 {

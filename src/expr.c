@@ -33,6 +33,7 @@
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
+#include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/acl.h"
@@ -425,43 +426,83 @@ dw_mirror_function(void)
 }
 
 Oid
-dw_rules_view(int member_id)
+dw_rules_view(int member_id, bool temporary)
 {
 	char		name[NAMEDATALEN];
-	Oid			view;
+	Oid			nsp = InvalidOid;
+	Oid			toast;
 
 	snprintf(name, sizeof(name), "m%d_rules", member_id);
-	view = get_relname_relid(name, get_namespace_oid(DW_SCHEMA, false));
-	if (!OidIsValid(view))
-	{
-		/* of a temporary table */
-		Oid			temp;
-		Oid			toast;
-
-		GetTempNamespaceState(&temp, &toast);
-		if (OidIsValid(temp))
-			view = get_relname_relid(name, temp);
-	}
-	return view;
+	if (temporary)
+		GetTempNamespaceState(&nsp, &toast);
+	else
+		nsp = get_namespace_oid(DW_SCHEMA, false);
+	return OidIsValid(nsp) ? get_relname_relid(name, nsp) : InvalidOid;
 }
 
-/* A copy of the view's column of that name, its table as varno 1; NULL if there is none. */
+static void
+tampered(Oid view)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("view %s is not what dw_begin made of it", get_rel_name(view)),
+			 errdetail("It holds the rules of a migration."),
+			 errhint("Give the migration up with dw_abort.")));
+}
+
+/* Anything but what dw_expr_analyze lets through. context: the table's index. */
+static bool
+forbidden_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		return var->varno != *(int *) context || var->varlevelsup != 0 || var->varattno <= 0;
+	}
+	if (IsA(node, SubLink) || IsA(node, Aggref) || IsA(node, WindowFunc) || IsA(node, GroupingFunc) || IsA(node, Param) ||
+		IsA(node, SetToDefault) || IsA(node, CurrentOfExpr) || IsA(node, Query))
+		return true;
+	return expression_tree_walker(node, forbidden_walker, context);
+}
+
+/*
+ * A copy of the view's column of that name, its table as varno 1; NULL if
+ * there is none.  The view belongs to the extension's owner, but that of a
+ * temporary table to the user, and a dump may have been edited: so its shape
+ * is checked.
+ */
 static Node *
-stored_expr(Oid view, const char *name)
+stored_expr(Oid view, Oid table, const char *name)
 {
 	Relation	rel = relation_open(view, AccessShareLock);
-	Query	   *query = get_view_query(rel);
+	Query	   *query;
 	Node	   *expr = NULL;
 	ListCell   *lc;
+	int			rtindex;
 
+	if (rel->rd_rel->relkind != RELKIND_VIEW)
+		tampered(view);
+	query = get_view_query(rel);
+	if (list_length(query->jointree->fromlist) != 1 || !IsA(linitial(query->jointree->fromlist), RangeTblRef) || query->jointree->quals ||
+		query->groupClause || query->groupingSets || query->havingQual || query->distinctClause || query->setOperations ||
+		query->limitCount || query->limitOffset || query->hasAggs || query->hasWindowFuncs || query->hasSubLinks || query->hasTargetSRFs)
+		tampered(view);
+	rtindex = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+	if (rt_fetch(rtindex, query->rtable)->rtekind != RTE_RELATION || rt_fetch(rtindex, query->rtable)->relid != table)
+		tampered(view);
 	foreach(lc, query->targetList)
 	{
 		TargetEntry *te = lfirst_node(TargetEntry, lc);
 
 		if (!te->resjunk && strcmp(te->resname, name) == 0)
 		{
+			if (forbidden_walker((Node *) te->expr, &rtindex))
+				tampered(view);
 			expr = copyObject((Node *) te->expr);
-			ChangeVarNodes(expr, linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, 1, 0);
+			ChangeVarNodes(expr, rtindex, 1, 0);
 			break;
 		}
 	}
@@ -471,16 +512,18 @@ stored_expr(Oid view, const char *name)
 }
 
 int
-dw_rules_columns(Oid view, DwSide side, AttrNumber *attnums, int max)
+dw_rules_columns(Oid view, Oid table, DwSide side, AttrNumber *attnums, int max)
 {
 	int			n = 0;
 	Node	   *expr;
 
-	while ((expr = stored_expr(view, psprintf("%s_%d", dw_side_name(side), n + 1))) != NULL)
+	while ((expr = stored_expr(view, table, psprintf("%s_%d", dw_side_name(side), n + 1))) != NULL)
 	{
 		if (n >= max)
 			elog(ERROR, "view %u names too many columns", view);
-		attnums[n++] = castNode(Var, expr)->varattno;
+		if (!IsA(expr, Var))
+			tampered(view);
+		attnums[n++] = ((Var *) expr)->varattno;
 	}
 	return n;
 }
@@ -489,7 +532,7 @@ Node *
 dw_rules_expr(Oid view, DwSide side, int i, Relation rel, AttrNumber target)
 {
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), target - 1);
-	Node	   *stored = stored_expr(view, psprintf("%s_%d", side == DW_NEW ? "forward" : "backward", i));
+	Node	   *stored = stored_expr(view, RelationGetRelid(rel), psprintf("%s_%d", side == DW_NEW ? "forward" : "backward", i));
 	Node	   *expr;
 
 	if (stored == NULL)

@@ -43,14 +43,14 @@ extern void dw_expr_check_writers(Node *expr, Relation rel);
 /* of a planned expression */
 extern DwGuard dw_expr_guard(Node *expr);
 
-/* The view that holds a member's rules; InvalidOid if there is none. */
-extern Oid	dw_rules_view(int member_id);
+/* The view that holds a member's rules (temporary: of a temporary table of this session); InvalidOid if there is none. */
+extern Oid	dw_rules_view(int member_id, bool temporary);
 
 /* the trigger function dualwrite.mirror() */
 extern Oid	dw_mirror_function(void);
 
 /* Attribute numbers of a side's columns, in order: those that old_1, ... or new_1, ... of the view name. */
-extern int	dw_rules_columns(Oid view, DwSide side, AttrNumber *attnums, int max);
+extern int	dw_rules_columns(Oid view, Oid table, DwSide side, AttrNumber *attnums, int max);
 
 /*
  * The rule that gives column `target` (the i-th of its side, from 1), over the

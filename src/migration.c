@@ -285,7 +285,7 @@ fill_batch_now(DwRule *rule, Relation rel, DwRange *range)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(cxt);
 		CurrentResourceOwner = owner;
-		if (!dw_error_of_row(error->sqlerrcode))
+		if (!dw_error_of_row(error->sqlerrcode) && !dw_error_of_lock(error->sqlerrcode))
 			ReThrowError(error);
 		FreeErrorData(error);
 		again = true;

@@ -54,6 +54,8 @@ typedef struct Memo
 	LocalTransactionId lxid;
 	Datum		values[2][DW_MAX_COLUMNS];
 	bool		nulls[2][DW_MAX_COLUMNS];
+	Datum	   *reads;			/* columns that rules read besides, in order */
+	bool	   *reads_null;
 	struct Memo *next;
 } Memo;
 
@@ -433,18 +435,24 @@ changed(Row *row, DwSide s, const Memo *memo, bool *by_trigger)
 
 /* Did a column change that a rule reads and that is on neither side? */
 static bool
-reads_changed(Row *row)
+reads_changed(Row *row, const Memo *memo)
 {
-	int			att = -1;
-
-	while ((att = bms_next_member(row->rule->reads, att)) >= 0)
+	for (int att = -1, i = 0; (att = bms_next_member(row->rule->reads, att)) >= 0; i++)
 	{
 		AttrNumber	attnum = att + FirstLowInvalidHeapAttributeNumber;
 		Form_pg_attribute a = TupleDescAttr(row->rule->desc, attnum - 1);
 		bool		old_null;
 		bool		new_null;
-		Datum		old = slot_getattr(row->old, attnum, &old_null);
+		Datum		old;
 		Datum		new = slot_getattr(row->slot, attnum, &new_null);
+
+		if (memo)
+		{
+			old = memo->reads[i];
+			old_null = memo->reads_null[i];
+		}
+		else
+			old = slot_getattr(row->old, attnum, &old_null);
 
 		if (old_null != new_null || (!old_null && !datum_image_eq(old, new, a->attbyval, a->attlen)))
 			return true;
@@ -482,7 +490,7 @@ mirror_update(Row *row)
 		derive(row, DW_NEW);
 	else if ((old_set || new_set) && !dw_rule_consistent(rule, row->slot, NULL, NULL))
 		derive(row, old_set && new_set ? authority : old_set ? DW_OLD : DW_NEW);
-	else if (reads_changed(row) && (authority == DW_OLD || rule->side[DW_OLD].derivable))
+	else if (reads_changed(row, NULL) && (authority == DW_OLD || rule->side[DW_OLD].derivable))
 		derive(row, authority);
 	else if (rule->cfg.checking && !dw_rule_consistent(rule, row->slot, NULL, NULL))
 		/* it may move to a block that the pass has behind it */
@@ -503,7 +511,7 @@ mirror_after(Row *row, Memo *memo)
 		derive(row, DW_OLD);
 	else if (new_changed)
 		derive(row, DW_NEW);
-	else if (row->rule->reads && !dw_rule_consistent(row->rule, row->slot, NULL, NULL) &&
+	else if (reads_changed(row, memo) &&
 			 (DW_AUTHORITY(row->rule->cfg.phase) == DW_OLD || row->rule->side[DW_OLD].derivable))
 		derive(row, DW_AUTHORITY(row->rule->cfg.phase));
 }
@@ -552,6 +560,15 @@ memo_store(Row *row, MemoryContext query)
 			m->nulls[s][i] = row->dirty[s] ? row->out_null[s][i] : row->now_null[s][i];
 			m->values[s][i] = m->nulls[s][i] ? (Datum) 0 : datumCopy(v, col->typbyval, col->typlen);
 		}
+	m->reads = palloc(sizeof(Datum) * (bms_num_members(row->rule->reads) + 1));
+	m->reads_null = palloc(sizeof(bool) * (bms_num_members(row->rule->reads) + 1));
+	for (int att = -1, i = 0; (att = bms_next_member(row->rule->reads, att)) >= 0; i++)
+	{
+		Form_pg_attribute a = TupleDescAttr(row->rule->desc, att + FirstLowInvalidHeapAttributeNumber - 1);
+		Datum		v = slot_getattr(row->slot, a->attnum, &m->reads_null[i]);
+
+		m->reads[i] = m->reads_null[i] ? (Datum) 0 : datumCopy(v, a->attbyval, a->attlen);
+	}
 }
 
 /* ---- the trigger ---- */
@@ -605,6 +622,12 @@ open_call(FmgrInfo *flinfo, TriggerData *td)
 				 errdetail("The trigger has no arguments."),
 				 errhint("Its triggers are made by dw_begin.")));
 	call->rule = dw_rule_open(atoi(td->tg_trigger->tgargs[0]), td->tg_relation);
+	if (call->rule == NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("trigger \"%s\" of table \"%s\" mirrors nothing: its migration is not known in this database",
+						td->tg_trigger->tgname, RelationGetRelationName(td->tg_relation)),
+				 errhint("If it was left over by a restore, drop it.")));
 	call->first = td->tg_trigger->tgnargs > 1;
 	MemoryContextSwitchTo(old);
 	flinfo->fn_extra = call;

@@ -163,7 +163,7 @@ load_columns(DwRuleEntry *entry, DwSide side, Relation rel, Oid view)
 {
 	AttrNumber	attnums[DW_MAX_COLUMNS];
 
-	entry->n[side] = dw_rules_columns(view, side, attnums, DW_MAX_COLUMNS);
+	entry->n[side] = dw_rules_columns(view, RelationGetRelid(rel), side, attnums, DW_MAX_COLUMNS);
 	entry->cols[side] = palloc0(sizeof(DwColumn) * entry->n[side]);
 	for (int i = 0; i < entry->n[side]; i++)
 	{
@@ -318,7 +318,7 @@ entry_load(DwRuleEntry *entry, Relation rel)
 		/* a pass that died has left its token, but not its lock */
 		if (entry->cfg.checking && !dw_session_locked(DW_LOCK_PASS, entry->cfg.migration_id))
 			entry->cfg.checking = false;
-		view = dw_rules_view(entry->member_id);
+		view = dw_rules_view(entry->member_id, RelationUsesLocalBuffers(rel));
 		if (!OidIsValid(view))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -425,6 +425,7 @@ dw_rule_open(int member_id, Relation rel)
 	rule->other_before = entry->other_before;
 	strlcpy(rule->overtaken, entry->overtaken, NAMEDATALEN);
 	rule->relid = entry->relid;
+	strlcpy(rule->relname, RelationGetRelationName(rel), NAMEDATALEN);
 	rule->desc = RelationGetDescr(rel);
 	rule->nkey = entry->nkey;
 	rule->key = palloc(sizeof(AttrNumber) * Max(entry->nkey, 1));
@@ -471,7 +472,7 @@ eval_error_callback(void *arg)
 	errcontext("%s rule of migration \"%s\" for column \"%s\" of table \"%s\"",
 			   ec->target == DW_NEW ? "forward" : "backward", ec->rule->cfg.migration,
 			   NameStr(TupleDescAttr(ec->rule->desc, ec->rule->side[ec->target].cols[ec->column].attnum - 1)->attname),
-			   get_rel_name(ec->rule->relid));
+			   ec->rule->relname);
 }
 
 static inline void
@@ -503,6 +504,7 @@ about_value(int sqlerrcode)
 	{
 		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:	/* lock timeout, too */
 		case ERRCODE_OPERATOR_INTERVENTION: /* query canceled, too */
 		case ERRCODE_SYSTEM_ERROR:
 		case ERRCODE_INTERNAL_ERROR:

@@ -56,6 +56,7 @@ typedef struct DwRule
 	bool		other_before;	/* ... and BEFORE ROW triggers of its own */
 	char		overtaken[NAMEDATALEN]; /* one of these that fires after us; empty: none */
 	Oid			relid;
+	char		relname[NAMEDATALEN];	/* for messages */
 	TupleDesc	desc;			/* of the table; not owned */
 	int			nkey;			/* primary key, to name rows */
 	AttrNumber *key;

@@ -47,6 +47,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
@@ -984,6 +985,7 @@ discard_session(void)
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
 	ResetAllOptions();
+	LockReleaseAll(USER_LOCKMETHOD, true);	/* ours have been given back */
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(cxt);
 }
