@@ -42,7 +42,8 @@ REGRESS = \
 	names \
 	views \
 	rules \
-	ddl
+	ddl \
+	tamper
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart
