@@ -211,6 +211,10 @@ CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallba
 CREATE FUNCTION dualwrite.home() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
 
+-- pg_sequence_last_value, but NULL for a sequence that somebody has just dropped
+CREATE FUNCTION dualwrite.sequence_value(sequence oid) RETURNS bigint
+    LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'dw_sequence_value';
+
 -- whose a migration is: the owner of its (first) table; where that is gone, who owned it when it began
 CREATE VIEW dualwrite.owners AS
 SELECT m.id, coalesce((SELECT c.relowner FROM dualwrite.member o JOIN pg_catalog.pg_class c ON c.oid = o.relation
@@ -416,7 +420,7 @@ WITH live AS (
            coalesce(pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE'), false) AS mine,
            (SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id)::regrole AS owner_now,
            CASE WHEN pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE') THEN m.losses_seen <
-             (SELECT coalesce(sum(pg_catalog.pg_sequence_last_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+             (SELECT coalesce(sum(dualwrite.sequence_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
                AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_losses' WHERE b.migration_id = m.id) ELSE false END AS lossy
       FROM dualwrite.migration m
       LEFT JOIN live l ON l.migration_id = m.id
@@ -490,9 +494,9 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
        f.last_error_at,
        coalesce(f.pids, '{}') AS worker_pids,
        greatest(f.heartbeat_at, f.last_batch_at) AS heartbeat_at,
-       CASE WHEN f.mine THEN (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+       CASE WHEN f.mine THEN (SELECT max(to_timestamp(nullif(dualwrite.sequence_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
            AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_old_written' WHERE b.migration_id = f.id) END AS old_side_written_at,
-       CASE WHEN f.mine THEN (SELECT max(to_timestamp(nullif(pg_catalog.pg_sequence_last_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
+       CASE WHEN f.mine THEN (SELECT max(to_timestamp(nullif(dualwrite.sequence_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
            AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_new_written' WHERE b.migration_id = f.id) END AS new_side_written_at,
        CASE WHEN f.phase IN ('finalized', 'aborted') THEN '-- nothing: the migration has ended'
             WHEN NOT coalesce(f.present, false) THEN format('SELECT dw_abort(%L); -- the table was dropped', f.name)

@@ -421,7 +421,8 @@ inherits(DwMigration *m)
 	{
 		DwMember   *b = lfirst(lc);
 
-		if (has_subclass(b->relid) || has_superclass(b->relid))
+		/* has_subclass() remembers children that are long gone */
+		if (find_inheritance_children(b->relid, NoLock) != NIL || has_superclass(b->relid))
 			return true;
 	}
 	return false;
@@ -464,7 +465,7 @@ check_may_flip(DwMigration *m, const char *verb, bool unconvertible_ok)
 	else if (inherits(m))
 	{
 		missing = "its table has been made part of an inheritance tree, whose other tables have no mirror";
-		hint = "Take the table out of it (ALTER TABLE ... NO INHERIT), and repeat the call. dw_status shows migration %s.";
+		hint = "Take the table out of it (ALTER TABLE ... NO INHERIT or DETACH PARTITION), and repeat the call. dw_status shows migration %s.";
 	}
 	else if ((missing = dw_mirror_problem(m)) != NULL)
 		hint = "SELECT dw_resume(%s) mends the mirror, then it has to be verified again.";

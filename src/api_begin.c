@@ -310,7 +310,7 @@ check_table(Relation rel)
 		wrong_table(ERRCODE_FEATURE_NOT_SUPPORTED, rel, "is a temporary table of another session", "Only its own session can reach it.");
 	if (rel->rd_rel->relispartition)
 		wrong_table(ERRCODE_FEATURE_NOT_SUPPORTED, rel, "is a partition, which this version does not support", "Partitioned tables come with a later release.");
-	if (has_superclass(RelationGetRelid(rel)) || has_subclass(RelationGetRelid(rel)))
+	if (has_superclass(RelationGetRelid(rel)) || find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
 		wrong_table(ERRCODE_FEATURE_NOT_SUPPORTED, rel, "inherits or is inherited from, which this version does not support", "Inheritance comes with a later release.");
 	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID)
 		wrong_table(ERRCODE_FEATURE_NOT_SUPPORTED, rel, "is not stored as a heap", "Other table access methods are not supported.");
@@ -688,16 +688,29 @@ attach_rules(Spec *spec, int member_id)
 	DwRuleText	texts[2][DW_MAX_COLUMNS];
 	DwRule	   *rule;
 	DwRun		run;
+	Oid			userid;
+	int			sec_context;
+	int			nestlevel;
 	int			id;
 
+	/*
+	 * Parsing and planning may run code of the table's owner: as the owner, but
+	 * by the caller's search_path, by which the caller's text is meant.
+	 */
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   (rel->rd_rel->relowner != userid ? SECURITY_RESTRICTED_OPERATION : 0));
+	nestlevel = NewGUCNestLevel();
 	check_existing_types(spec, rel);
 	analyze_rules(spec, rel);
+	rule_texts(spec, DW_OLD, rel, texts[DW_OLD]);
+	rule_texts(spec, DW_NEW, rel, texts[DW_NEW]);
+	AtEOXact_GUC(false, nestlevel);
+	SetUserIdAndSecContext(userid, sec_context);
 	id = dw_migration_insert(spec->name, rel->rd_rel->relowner, spec->definition, spec->options.mirror, spec->options.conflict,
 							 spec->options.on_error, spec->options_given);
 	dw_member_insert(member_id, id, 1, RelationGetRelid(rel), names_of(spec, DW_OLD, false), names_of(spec, DW_NEW, false),
 					 names_of(spec, DW_NEW, true), spec->has_backward, dw_relfilenode(rel));
-	rule_texts(spec, DW_OLD, rel, texts[DW_OLD]);
-	rule_texts(spec, DW_NEW, rel, texts[DW_NEW]);
 	dw_attach_rules(member_id, rel, spec->n[DW_OLD], texts[DW_OLD], spec->n[DW_NEW], texts[DW_NEW]);
 	CommandCounterIncrement();
 

@@ -251,6 +251,9 @@ repair_rows(Reconcile *r, DwRule *rule, Relation rel, ItemPointerData *tids, int
 			case DW_REPAIR_LOCKED:
 				r->locked[locked++] = tids[i];
 				break;
+			case DW_REPAIR_MOVED:
+				r->still_locked++;	/* whoever had locked it has updated it */
+				break;
 			case DW_REPAIR_FAILED:
 				break;
 		}
@@ -390,7 +393,7 @@ reconcile(DwMigration *m, bool repair, MemoryContext keep)
 			(errmsg("migration \"%s\": " INT64_FORMAT " rows checked, " INT64_FORMAT " repaired, " INT64_FORMAT " still differ%s",
 					m->name, r.rows, r.repaired, r.drifted, verdict == DW_CLEAN ? "; verified" : "; not verified"),
 			 verdict == DW_VOID ? errdetail("Triggers, rules or options changed, or dw_verify ran, while it was at work.")
-			 : r.still_locked > 0 ? errdetail(INT64_FORMAT " of them were locked by other transactions; call it again.", r.still_locked) : 0));
+			 : r.still_locked > 0 ? errdetail(INT64_FORMAT " of them %s locked by other transactions; call it again.", r.still_locked, r.still_locked == 1 ? "was" : "were") : 0));
 }
 
 Datum

@@ -505,12 +505,9 @@ lock_newest(Relation rel, ItemPointer tid, TupleTableSlot *slot)
 	{
 		case TM_Ok:
 			return true;
-		case TM_Deleted:
-			break;
 		default:
-			elog(ERROR, "unexpected result %d of a row lock", (int) result);
+			return false;
 	}
-	return false;
 }
 
 DwRepair
@@ -526,7 +523,10 @@ dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from)
 	{
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 
-		if (lock_newest(rel, tid, slot))
+		/* what the snapshot sees is there, and stays; anything else may be another row by now */
+		if (!table_tuple_fetch_row_version(rel, tid, GetActiveSnapshot(), slot))
+			result = DW_REPAIR_MOVED;
+		else if (lock_newest(rel, tid, slot))
 		{
 			bool		should_free;
 			HeapTuple	tup = ExecFetchSlotHeapTuple(slot, true, &should_free);

@@ -72,6 +72,7 @@ typedef enum DwRepair
 	DW_REPAIRED,
 	DW_REPAIR_NOT_NEEDED,		/* consistent now, or gone */
 	DW_REPAIR_LOCKED,
+	DW_REPAIR_MOVED,			/* updated or deleted since tid was taken down */
 	DW_REPAIR_FAILED			/* recorded in dw_drift */
 } DwRepair;
 extern DwRepair dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from);

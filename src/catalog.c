@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "access/genam.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -38,6 +39,8 @@
 #include "catalog.h"
 #include "compat.h"
 #include "run.h"
+
+PG_FUNCTION_INFO_V1(dw_sequence_value);
 
 /* columns of dualwrite.migration and dualwrite.member that dw_mirror_config reads */
 enum
@@ -77,7 +80,7 @@ dw_home(void)
 	" m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch, m.verified_at >= m.phase_since, m.verified_marks, m.verified_lossy," \
 	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL)," \
 	" (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible')," \
-	" m.losses_seen < (SELECT coalesce(sum(pg_catalog.pg_sequence_last_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q" \
+	" m.losses_seen < (SELECT coalesce(sum(dualwrite.sequence_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q" \
 	"   ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = m.id)," \
 	" coalesce(c.paused, false), c.reason," \
 	" m.verified_marks IS NOT DISTINCT FROM (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)" \
@@ -171,6 +174,8 @@ read_migration(MemoryContext cxt)
 			b->created[j] = pstrdup(NameStr(*DatumGetName(names[j])));
 		if (!b->has_backward)
 			m->two_way = false;
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(b->relid)))
+			m->table_missing = true;
 		m->members = lappend(m->members, b);
 	}
 	MemoryContextSwitchTo(old);
@@ -671,18 +676,16 @@ dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum
 	/*
 	 * An older record of the row goes, unless another recorder has just locked
 	 * it: nobody ever waits for a record.  So there may be two; readers count
-	 * rows.
+	 * rows.  Where the older one knows what was raised, that stays.
 	 */
 	dw_run_begin(&run, dw_own_role());
-	if (ctid)
-		DW_SQL("DELETE FROM dualwrite.drift WHERE id IN (SELECT id FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL FOR UPDATE SKIP LOCKED)",
-			   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
-	if (!key_null)
-		DW_SQL("DELETE FROM dualwrite.drift WHERE id IN (SELECT id FROM dualwrite.drift WHERE member_id = $1 AND key = pg_catalog.jsonb_object($2) AND repaired_at IS NULL FOR UPDATE SKIP LOCKED)",
-			   DW_INT4(member_id), DW_DATUM(TEXTARRAYOID, key, false));
-	DW_SQL("INSERT INTO dualwrite.drift (member_id, row_ctid, key, old_values, new_values, reason, sqlstate, message, repaired_at)"
-		   " VALUES ($1, $2, pg_catalog.jsonb_object($3), pg_catalog.jsonb_object($4), pg_catalog.jsonb_object($5), $6, $7, $8,"
-		   " CASE WHEN $9 THEN pg_catalog.clock_timestamp() END)",
+	DW_SQL("WITH n AS (SELECT pg_catalog.jsonb_object($3) AS key, pg_catalog.jsonb_object($4) AS old_values, pg_catalog.jsonb_object($5) AS new_values),"
+		   " gone AS (DELETE FROM dualwrite.drift WHERE id IN (SELECT d.id FROM dualwrite.drift d, n WHERE d.member_id = $1 AND d.repaired_at IS NULL"
+		   "   AND (d.row_ctid = $2 OR d.key = n.key) FOR UPDATE OF d SKIP LOCKED) RETURNING reason, sqlstate, message, old_values),"
+		   " why AS (SELECT g.* FROM gone g, n WHERE $7 IS NULL AND g.sqlstate IS NOT NULL AND g.old_values = n.old_values LIMIT 1)"
+		   " INSERT INTO dualwrite.drift (member_id, row_ctid, key, old_values, new_values, reason, sqlstate, message, repaired_at)"
+		   " SELECT $1, $2, n.key, n.old_values, n.new_values, coalesce(why.reason, $6), coalesce(why.sqlstate, $7), coalesce(why.message, $8),"
+		   " CASE WHEN $9 THEN pg_catalog.clock_timestamp() END FROM n LEFT JOIN why ON true",
 		   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), ctid == NULL),
 		   DW_DATUM(TEXTARRAYOID, key, key_null), DW_DATUM(TEXTARRAYOID, old_values, false), DW_DATUM(TEXTARRAYOID, new_values, false),
 		   DW_TEXT(reason), DW_TEXT(sqlstate), DW_TEXT(message), DW_BOOL(repaired));
@@ -763,7 +766,7 @@ dw_loss_counted(DwMigration *m)
 	int64		n;
 
 	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT coalesce(sum(pg_catalog.pg_sequence_last_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q"
+	DW_SQL("SELECT coalesce(sum(dualwrite.sequence_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q"
 		   " ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = $1",
 		   DW_INT4(m->id));
 	n = got_int(0, 1);
@@ -1010,4 +1013,32 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	if (strcmp(TextDatumGetCString(heap_getattr(tup, MIGRATION_HOME, desc, &isnull)), dw_home()) != 0)
 		cfg->begin.valid = false;
 	return true;
+}
+
+/* dualwrite.sequence_value(oid): the value of a sequence; NULL if it has none, or is gone by now */
+Datum
+dw_sequence_value(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	FmgrInfo	flinfo;
+	Datum		value;
+
+	LOCAL_FCINFO(call, 1);
+
+	if (rel == NULL || rel->rd_rel->relkind != RELKIND_SEQUENCE)
+	{
+		if (rel)
+			relation_close(rel, AccessShareLock);
+		PG_RETURN_NULL();
+	}
+	fmgr_info(F_PG_SEQUENCE_LAST_VALUE, &flinfo);
+	InitFunctionCallInfoData(*call, &flinfo, 1, InvalidOid, NULL, NULL);
+	call->args[0].value = ObjectIdGetDatum(relid);
+	call->args[0].isnull = false;
+	value = FunctionCallInvoke(call);
+	relation_close(rel, AccessShareLock);
+	if (call->isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(value);
 }

@@ -60,6 +60,7 @@ typedef struct DwMigration
 	int64		epoch;
 	bool		failed;
 	char	   *last_error;
+	bool		table_missing;	/* a member's table was dropped */
 	bool		copied;			/* restored from a dump of another database */
 	bool		verified;		/* a clean pass counts: no hole since it began */
 	bool		marks_changed;	/* ... it doesn't, because triggers or rules changed */

@@ -300,15 +300,22 @@ read_migration(Worker *w)
 	MemoryContext old;
 	DwMigration *m;
 
+	char	   *stamp;
+
+	/* nothing may point in there, should the reading fail */
+	w->m = NULL;
+	w->stamp = NULL;
+	w->writers = NIL;
+	w->writers_known = false;
 	MemoryContextReset(w->cxt);
 	old = MemoryContextSwitchTo(w->cxt);
-	w->stamp = dw_migration_stamp(w->migration_id);
-	m = w->m = dw_migration_get(w->migration_id);
+	stamp = dw_migration_stamp(w->migration_id);
+	m = dw_migration_get(w->migration_id);
 	if (m)
 		dw_options_read(m->options, &w->options);
 	MemoryContextSwitchTo(old);
-	w->writers = NIL;			/* lived there */
-	w->writers_known = false;
+	w->m = m;
+	w->stamp = stamp;
 	return m != NULL;
 }
 
@@ -330,10 +337,7 @@ open_member(Worker *w, DwMember *b, LOCKMODE mode)
 	(void) set_config_option("lock_timeout", psprintf("%d", dw_lock_timeout), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	rel = try_relation_open(b->relid, mode);
 	if (rel == NULL)
-	{
-		dw_migration_set_failed(w->migration_id, true, "the table was dropped");
-		return NULL;
-	}
+		return NULL;			/* dropped: the next look at the migration says so */
 	if (!unchanged(w))
 	{
 		relation_close(rel, NoLock);
@@ -774,6 +778,12 @@ after_error(Worker *w, ErrorData *error)
 			 error->context ? errcontext("%s", error->context) : 0));
 	w->range_active = false;	/* its cursor may be ahead of what was committed */
 	w->state = NULL;
+	if (w->m == NULL)
+	{
+		/* the migration could not be read: look again */
+		dw_sleep(HEARTBEAT_MS);
+		return;
+	}
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		/* somebody wanted this statement to end, not the migration */
@@ -801,8 +811,12 @@ after_error(Worker *w, ErrorData *error)
 	else
 	{
 		begin_step();
-		dw_migration_set_failed(w->migration_id, true, error->message);
-		dw_event(w->migration_id, w->m ? w->m->name : "?", "failed", -1, -1, error->message);
+		/* it may have ended meanwhile, and the error be the end of its table */
+		if (unchanged(w))
+		{
+			dw_migration_set_failed(w->migration_id, true, error->message);
+			dw_event(w->migration_id, w->m->name, "failed", -1, -1, error->message);
+		}
 		commit_step();
 		w->stamp = NULL;
 	}
@@ -887,6 +901,29 @@ step_caught(Worker *w)
 	return busy;
 }
 
+/* Does another migration wait for a worker? */
+static bool
+work_elsewhere(int migration_id)
+{
+	bool		found = false;
+	ListCell   *lc;
+
+	begin_step();
+	if (extension_present())
+		foreach(lc, dw_migration_ids())
+		{
+			DwMigration *m = dw_migration_get(lfirst_int(lc));
+
+			if (m && m->id != migration_id && dw_work_due(m, NULL) != DW_WORK_NONE && !dw_worker_running(m->id))
+			{
+				found = true;
+				break;
+			}
+		}
+	commit_step();
+	return found;
+}
+
 /* Works on one migration until there is nothing to do for a while. */
 static void
 work_on(int migration_id)
@@ -922,6 +959,8 @@ work_on(int migration_id)
 				report(w, "idle", NULL, NULL, 0, 0);
 			dw_sleep(200);
 			idle += 200;
+			if (idle % 1000 == 0 && work_elsewhere(migration_id))
+				break;
 		}
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
