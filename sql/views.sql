@@ -51,7 +51,7 @@ UPDATE vi SET a = 'secret' WHERE id = 5;
 SELECT * FROM vi_status() WHERE name IN ('drifted', 'unconvertible', 'next_step', 'state', 'rollback_note', 'verified_at');
 SELECT rows_checked, drifted, unconvertible FROM dw_verify('vi');
 SELECT * FROM vi_status() WHERE name IN ('drifted', 'unconvertible', 'next_step', 'state', 'state_reason', 'last_error', 'rollback_note', 'verified_at');
-SELECT migration, relation, row_ctid IS NOT NULL AS ctid, key, old_values, new_values, reason, sqlstate, message, found_at IS NOT NULL AS found_at, repaired_at FROM dw_drift;
+SELECT migration, relation, row_ctid IS NOT NULL AS ctid, key, old_values, new_values, reason, sqlstate, message, found_at IS NOT NULL AS found_at, repaired_at FROM dw_drift WHERE migration = 'vi';
 
 -- others see that there is a migration, and how it is, but no data
 SET ROLE regress_dw_other;
@@ -74,7 +74,7 @@ SET ROLE regress_dw_owner;
 -- mended, switched, finalized
 UPDATE vi SET a = '5' WHERE id = 5;
 SELECT rows_checked, drifted, unconvertible FROM dw_verify('vi');
-SELECT old_values, repaired_at IS NOT NULL AS repaired FROM dw_drift;
+SELECT old_values, repaired_at IS NOT NULL AS repaired FROM dw_drift WHERE migration = 'vi';
 BEGIN;
 SELECT dw_switch('vi');
 SELECT dw_pause('vi');
