@@ -211,7 +211,7 @@ CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallba
 CREATE FUNCTION dualwrite.home() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
 
--- pg_sequence_last_value, but NULL for a sequence that somebody has just dropped
+-- the value of a sequence, by a look that leaves no lock behind; NULL for one that somebody has just dropped
 CREATE FUNCTION dualwrite.sequence_value(sequence oid) RETURNS bigint
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'dw_sequence_value';
 
@@ -522,7 +522,7 @@ SELECT m.name AS migration, b.relation, d.row_ctid, d.key, d.old_values, d.new_v
   FROM dualwrite.drift d
   JOIN dualwrite.member b ON b.id = d.member_id
   JOIN dualwrite.migration m ON m.id = b.migration_id
- WHERE pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE');
+ WHERE pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = b.relation), 'USAGE');
 COMMENT ON VIEW @extschema@.dw_drift IS 'rows found or recorded as not consistent, for the owner of the migration; repaired_at tells when a row was seen consistent again';
 GRANT SELECT ON @extschema@.dw_drift TO PUBLIC;
 

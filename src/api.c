@@ -594,6 +594,8 @@ dw_finalize(PG_FUNCTION_ARGS)
 		DwSideColumns *sides = dw_side_columns(b->id);
 
 		columns = lappend(columns, sides);
+		if (sides == NULL)
+			elog(ERROR, "the rules of member %d are missing", b->id);
 		if (drop_old)
 			dw_check_counterparts(m, b->relid, sides);
 	}
@@ -719,16 +721,15 @@ dw_abort(PG_FUNCTION_ARGS)
 		DwMember   *b = lfirst(lc);
 
 		created |= b->ncreated > 0;
-		columns = lappend(columns, get_rel_name(b->relid) && b->ncreated > 0 ? dw_side_columns(b->id) : NULL);
+		columns = lappend(columns, get_rel_name(b->relid) ? dw_side_columns(b->id) : NULL);
 	}
 	detach_members(m);
 	forboth(lc, m->members, lc2, columns)
 	{
 		DwMember   *b = lfirst(lc);
-		DwSideColumns *sides = lfirst(lc2);
 
-		if (sides)
-			dw_drop_columns(b->relid, dw_created_columns(b, sides));
+		if (b->ncreated > 0 && get_rel_name(b->relid))
+			dw_drop_columns(b->relid, dw_created_columns(b, lfirst(lc2)));
 	}
 	if (present)
 		locks_last("ACCESS EXCLUSIVE");

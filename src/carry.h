@@ -14,9 +14,10 @@ typedef struct DwSideColumns
 	List	   *attnums[2];		/* int */
 } DwSideColumns;
 
+/* NULL if the rules, which name the columns, are lost */
 extern DwSideColumns *dw_side_columns(int member_id);
 
-/* Columns of the new side that dw_begin created, as they are named now. */
+/* Columns of the new side that dw_begin created, as they are named now (sides NULL: as they were named then). */
 extern List *dw_created_columns(DwMember *b, DwSideColumns *sides);
 
 /*

@@ -25,6 +25,7 @@
 #include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -1015,30 +1016,33 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	return true;
 }
 
-/* dualwrite.sequence_value(oid): the value of a sequence; NULL if it has none, or is gone by now */
+/* dualwrite.sequence_value(oid): the value of a sequence of the extension; NULL if it has none, or is gone by now */
 Datum
 dw_sequence_value(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	Relation	rel = try_relation_open(relid, AccessShareLock);
-	FmgrInfo	flinfo;
-	Datum		value;
+	Relation	rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
+	bool		called = false;
+	int64		value = 0;
 
-	LOCAL_FCINFO(call, 1);
-
-	if (rel == NULL || rel->rd_rel->relkind != RELKIND_SEQUENCE)
+	if (rel == NULL)
+		PG_RETURN_NULL();
+	/* ours only: anybody may call this */
+	if (rel->rd_rel->relkind == RELKIND_SEQUENCE && RelationGetNamespace(rel) == get_namespace_oid(DW_SCHEMA, false))
 	{
-		if (rel)
-			relation_close(rel, AccessShareLock);
-		PG_RETURN_NULL();
+		Buffer		buf = ReadBuffer(rel, 0);
+		HeapTupleHeader tup;
+		Form_pg_sequence_data seq;
+
+		LockBuffer(buf, BUFFER_LOCK_SHARE);
+		tup = (HeapTupleHeader) PageGetItem(BufferGetPage(buf), PageGetItemId(BufferGetPage(buf), FirstOffsetNumber));
+		seq = (Form_pg_sequence_data) ((char *) tup + tup->t_hoff);
+		called = seq->is_called;
+		value = seq->last_value;
+		UnlockReleaseBuffer(buf);
 	}
-	fmgr_info(F_PG_SEQUENCE_LAST_VALUE, &flinfo);
-	InitFunctionCallInfoData(*call, &flinfo, 1, InvalidOid, NULL, NULL);
-	call->args[0].value = ObjectIdGetDatum(relid);
-	call->args[0].isnull = false;
-	value = FunctionCallInvoke(call);
+	/* pg_sequence_last_value() would keep a lock until the end of the transaction, in the way of dw_abort and dw_finalize */
 	relation_close(rel, AccessShareLock);
-	if (call->isnull)
+	if (!called)
 		PG_RETURN_NULL();
-	PG_RETURN_DATUM(value);
+	PG_RETURN_INT64(value);
 }

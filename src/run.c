@@ -165,8 +165,13 @@ dw_sql_text(uint64 row, int column, MemoryContext cxt)
 void
 dw_command(const char *sql)
 {
-	int			rc = SPI_execute(sql, false, 0);
+	char		timeout[32];
+	int			rc;
 
+	/* the table is locked already; what else the command needs must not keep everyone waiting */
+	snprintf(timeout, sizeof(timeout), "%d", dw_lock_timeout);
+	(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	rc = SPI_execute(sql, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
 }

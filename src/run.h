@@ -59,7 +59,10 @@ extern uint64 dw_sql(const char *sql, int nargs, const DwArg *args);
 /* Value of SPI_tuptable's row and column (both from 0) as text in the given context, NULL for null. */
 extern char *dw_sql_text(uint64 row, int column, MemoryContext cxt);
 
-/* Runs a command made by sqltext.c, between dw_run_begin and dw_run_end. */
+/*
+ * Runs a command, between dw_run_begin and dw_run_end.  Locks that it needs
+ * are waited for no longer than dw_lock_timeout (55P03).
+ */
 extern void dw_command(const char *sql);
 
 /*
