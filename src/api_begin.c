@@ -365,11 +365,12 @@ check_columns(Spec *spec, Relation rel)
 }
 
 static void
-check_publications(Relation rel)
+check_publications(Relation rel, bool create)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	DwRun		run;
 	char	   *names;
+	char	   *all;
 
 	dw_run_begin(&run, dw_own_role());
 	DW_SQL("SELECT pg_catalog.string_agg(pg_catalog.quote_ident(p.pubname), ', ' ORDER BY p.pubname) FROM pg_catalog.pg_publication p"
@@ -377,14 +378,25 @@ check_publications(Relation rel)
 		   " OR EXISTS (SELECT 1 FROM pg_catalog.pg_publication_namespace n WHERE n.pnpubid = p.oid AND n.pnnspid = $2)"
 		   " OR EXISTS (SELECT 1 FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $1 AND r.prattrs IS NULL)",
 		   DW_OID(RelationGetRelid(rel)), DW_OID(RelationGetNamespace(rel)));
-	names = dw_sql_text(0, 0, cxt);
+	names = create ? dw_sql_text(0, 0, cxt) : NULL;
+	DW_SQL("SELECT pg_catalog.string_agg(pg_catalog.quote_ident(p.pubname), ', ' ORDER BY p.pubname) FROM pg_catalog.pg_publication p"
+		   " WHERE p.puballtables OR EXISTS (SELECT 1 FROM pg_catalog.pg_publication_namespace n WHERE n.pnpubid = p.oid AND n.pnnspid = $1)",
+		   DW_OID(get_namespace_oid(DW_SCHEMA, false)));
+	all = dw_sql_text(0, 0, cxt);
 	dw_run_end(&run);
+	if (all && !names)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("publication %s publishes the tables of pg_dualwrite, and a subscriber without them would stop", all),
+				 errdetail("All tables are published, those in which migrations are recorded among them."),
+				 errhint("CREATE EXTENSION pg_dualwrite on every subscriber and give the option {\"subscribers_ready\": true}, or publish tables by name.")));
 	if (names)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" is published by %s, and a subscriber without the new column would stop", RelationGetRelationName(rel), names),
 				 errdetail("The new column becomes part of what is published at once."),
-				 errhint("Add the column on every subscriber and give the option {\"subscribers_ready\": true}, or publish a column list.")));
+				 all ? errhint("Add the column, and CREATE EXTENSION pg_dualwrite, on every subscriber and give the option {\"subscribers_ready\": true}.")
+				 : errhint("Add the column on every subscriber and give the option {\"subscribers_ready\": true}, or publish a column list.")));
 }
 
 /* No column may be touched by two migrations, not even by reading it. */
@@ -780,8 +792,8 @@ begin(Spec *spec, const char *verb)
 				 errhint("Name the table.")));
 	check_table(rel);
 	create = check_columns(spec, rel);
-	if (create && !spec->options.subscribers_ready)
-		check_publications(rel);
+	if (!spec->options.subscribers_ready)
+		check_publications(rel, create);
 	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
 	relation_close(rel, AccessShareLock);
 
