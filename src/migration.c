@@ -86,6 +86,8 @@ dw_work_due(const DwMigration *m, const char **reason)
 		return DW_WORK_NONE;
 	if (m->copied)
 		*reason = "restored copy";
+	else if (m->members == NIL)
+		*reason = "no members";
 	else if (m->table_missing)
 		*reason = "the table was dropped";
 	else if (m->paused)

@@ -54,7 +54,8 @@ typedef struct Memo
 	LocalTransactionId lxid;
 	Datum		values[2][DW_MAX_COLUMNS];
 	bool		nulls[2][DW_MAX_COLUMNS];
-	Datum	   *reads;			/* columns that rules read besides, in order */
+	Bitmapset  *read_set;		/* columns that rules read besides */
+	Datum	   *reads;			/* ... and their values, in order */
 	bool	   *reads_null;
 	struct Memo *next;
 } Memo;
@@ -437,6 +438,9 @@ changed(Row *row, DwSide s, const Memo *memo, bool *by_trigger)
 static bool
 reads_changed(Row *row, const Memo *memo)
 {
+	/* a function that a rule inlines may have been replaced between the two triggers */
+	if (memo && !bms_equal(memo->read_set, row->rule->reads))
+		return true;
 	for (int att = -1, i = 0; (att = bms_next_member(row->rule->reads, att)) >= 0; i++)
 	{
 		AttrNumber	attnum = att + FirstLowInvalidHeapAttributeNumber;
@@ -560,6 +564,7 @@ memo_store(Row *row, MemoryContext query)
 			m->nulls[s][i] = row->dirty[s] ? row->out_null[s][i] : row->now_null[s][i];
 			m->values[s][i] = m->nulls[s][i] ? (Datum) 0 : datumCopy(v, col->typbyval, col->typlen);
 		}
+	m->read_set = bms_copy(row->rule->reads);
 	m->reads = palloc(sizeof(Datum) * (bms_num_members(row->rule->reads) + 1));
 	m->reads_null = palloc(sizeof(bool) * (bms_num_members(row->rule->reads) + 1));
 	for (int att = -1, i = 0; (att = bms_next_member(row->rule->reads, att)) >= 0; i++)
