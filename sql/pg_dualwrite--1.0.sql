@@ -211,7 +211,7 @@ CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallba
 CREATE FUNCTION dualwrite.home() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
 
--- the value of a sequence, by a look that leaves no lock behind; NULL for one that somebody has just dropped
+-- the value of a sequence, by a look that waits for no lock and leaves none; NULL for one that is being dropped
 CREATE FUNCTION dualwrite.sequence_value(sequence oid) RETURNS bigint
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'dw_sequence_value';
 

@@ -28,6 +28,7 @@
 #include "attach.h"
 #include "carry.h"
 #include "compat.h"
+#include "expr.h"
 #include "migration.h"
 #include "options.h"
 #include "run.h"
@@ -650,6 +651,19 @@ scan_losses(DwMigration *m)
 				 errhint("SELECT dw_abort(%s, accept_loss => true) gives these values up.", quote_literal_cstr(m->name))));
 }
 
+/* Who holds the tables' locks, for the message; palloc'd. */
+static char *
+describe_writers(List *members)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, members)
+		appendStringInfo(&buf, "%s%s", buf.len ? "; " : "", dw_describe_holders(((DwMember *) lfirst(lc))->relid, ShareLock));
+	return buf.data;
+}
+
 /*
  * Refuses where the new side holds what the old can't.  The mirror notes and
  * counts such writes, so where it noted none, and there was no hole, there is
@@ -673,7 +687,7 @@ check_loss(DwMigration *m, LossScan *scan)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("migration \"%s\" can't be aborted while transactions that write its table are open", m->name),
-					 errdetail("They may store what the old side can't hold."),
+					 errdetail("They may store what the old side can't hold: %s.", describe_writers(m->members)),
 					 errhint("End them (blockers in dw_status), and repeat the call.")));
 		dw_sleep(20);
 	}
@@ -695,6 +709,21 @@ recheck_loss(DwMigration *m, const LossScan *scan)
 				 errhint("Repeat the call; it names the rows.")));
 }
 
+static bool
+rules_present(DwMigration *m)
+{
+	ListCell   *lc;
+
+	foreach(lc, m->members)
+	{
+		DwMember   *b = lfirst(lc);
+
+		if (!OidIsValid(dw_rules_view(b->id, get_rel_persistence(b->relid) == RELPERSISTENCE_TEMP)))
+			return false;
+	}
+	return true;
+}
+
 Datum
 dw_abort(PG_FUNCTION_ARGS)
 {
@@ -702,6 +731,7 @@ dw_abort(PG_FUNCTION_ARGS)
 	bool		accept_loss = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	LossScan	scan;
 	bool		present = !table_missing(m);
+	bool		rules;
 	bool		created = false;
 	ListCell   *lc;
 	ListCell   *lc2;
@@ -710,25 +740,30 @@ dw_abort(PG_FUNCTION_ARGS)
 	if (m->phase == DW_ABORTED)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is aborted already", m->name));
 	dw_check_active(m);
-	if (present && !accept_loss)
+	/*
+	 * Where the rules are lost, so may be the old side, and with them the
+	 * names of the columns: everything that holds data stays.
+	 */
+	rules = present && rules_present(m);
+	if (rules && !accept_loss)
 		check_loss(m, &scan);
 	if (present)
 		dw_lock_tables(m, AccessExclusiveLock);
-	if (present && !accept_loss)
+	if (rules && !accept_loss)
 		recheck_loss(m, &scan);
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);
 
 		created |= b->ncreated > 0;
-		columns = lappend(columns, get_rel_name(b->relid) ? dw_side_columns(b->id) : NULL);
+		columns = lappend(columns, rules && b->ncreated > 0 ? dw_side_columns(b->id) : NULL);
 	}
 	detach_members(m);
 	forboth(lc, m->members, lc2, columns)
 	{
 		DwMember   *b = lfirst(lc);
 
-		if (b->ncreated > 0 && get_rel_name(b->relid))
+		if (lfirst(lc2))
 			dw_drop_columns(b->relid, dw_created_columns(b, lfirst(lc2)));
 	}
 	if (present)
@@ -736,8 +771,9 @@ dw_abort(PG_FUNCTION_ARGS)
 	dw_migration_set_failed(m->id, false, NULL);
 	dw_migration_forget(m);
 	dw_transition(m, "abort", accept_loss ? "losses accepted" : present ? NULL : "the table was dropped");
-	PG_RETURN_TEXT_P(result("migration \"%s\" is aborted: the mirror %s gone", m->name,
-							created ? "and the columns that it created are" : "is"));
+	PG_RETURN_TEXT_P(result("migration \"%s\" is aborted: the mirror %s", m->name,
+							present && !rules ? "is gone; its rules were lost, so every column is kept"
+							: created ? "and the columns that it created are gone" : "is gone"));
 }
 
 /* ---- asking ---- */

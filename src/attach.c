@@ -304,14 +304,15 @@ plan_triggers(const TriggerSurvey *s)
 LOCKMODE
 dw_attach_lock(int member_id, Oid relid)
 {
-	Relation	rel = try_relation_open(relid, AccessShareLock);
+	Relation	rel = dw_peek(relid);
 	TriggerSurvey s;
 	TriggerPlan p;
 
+	/* not to be had now: nothing is mended now, and a verification sees it */
 	if (rel == NULL)
 		return NoLock;
 	survey(member_id, rel, &s);
-	relation_close(rel, NoLock);
+	relation_close(rel, AccessShareLock);
 	p = plan_triggers(&s);
 	return p.drop_last || p.drop_first ? AccessExclusiveLock : p.make_last || p.make_first || p.enable ? ShareRowExclusiveLock : NoLock;
 }
@@ -353,12 +354,12 @@ dw_attach_triggers(int member_id, Oid relid)
 char *
 dw_attach_problem(int member_id, Oid relid)
 {
-	Relation	rel = try_relation_open(relid, AccessShareLock);
+	Relation	rel = dw_peek(relid);
 	TriggerSurvey s;
 	char	   *problem = NULL;
 
 	if (rel == NULL)
-		return pstrdup("the table was dropped");
+		return NULL;
 	survey(member_id, rel, &s);
 	if (s.last[0] == '\0')
 		problem = psprintf("the mirror's trigger on table \"%s\" is missing", RelationGetRelationName(rel));

@@ -57,14 +57,6 @@ dw_created_columns(DwMember *b, DwSideColumns *sides)
 	MemoryContext cxt = CurrentMemoryContext;
 	DwRun		run;
 
-	if (sides == NULL)
-	{
-		/* the rules are lost: the names of that day, as far as they are there */
-		for (int i = 0; i < b->ncreated; i++)
-			if (get_attnum(b->relid, b->created[i]) != InvalidAttrNumber)
-				names = lappend(names, b->created[i]);
-		return names;
-	}
 	dw_run_begin(&run, dw_own_role());
 	DW_SQL("SELECT pg_catalog.array_position(b.new_columns, c)::integer - 1 FROM dualwrite.member b, pg_catalog.unnest(b.created_columns) c WHERE b.id = $1",
 		   DW_INT4(b->id));

@@ -17,7 +17,7 @@ typedef struct DwSideColumns
 /* NULL if the rules, which name the columns, are lost */
 extern DwSideColumns *dw_side_columns(int member_id);
 
-/* Columns of the new side that dw_begin created, as they are named now (sides NULL: as they were named then). */
+/* Columns of the new side that dw_begin created, as they are named now. */
 extern List *dw_created_columns(DwMember *b, DwSideColumns *sides);
 
 /*

@@ -1020,7 +1020,7 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 Datum
 dw_sequence_value(PG_FUNCTION_ARGS)
 {
-	Relation	rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
+	Relation	rel = dw_peek(PG_GETARG_OID(0));
 	bool		called = false;
 	int64		value = 0;
 

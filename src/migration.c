@@ -250,7 +250,7 @@ dw_is_small(const DwMigration *m)
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);
-		Relation	rel = try_relation_open(b->relid, AccessShareLock);
+		Relation	rel = dw_peek(b->relid);
 
 		if (rel == NULL)
 			return false;

@@ -323,8 +323,8 @@ entry_load(DwRuleEntry *entry, Relation rel)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("view %s.m%d_rules of migration \"%s\" is missing", DW_SCHEMA, entry->member_id, entry->cfg.migration),
-					 errdetail("It holds the rules of the migration."),
-					 errhint("Give the migration up with dw_abort.")));
+					 errdetail("It held the rules of the migration."),
+					 errhint("dw_abort ends the migration, and keeps every column.")));
 		load_columns(entry, DW_OLD, rel, view);
 		load_columns(entry, DW_NEW, rel, view);
 		load_exprs(entry, DW_NEW, rel, view);

@@ -23,6 +23,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -317,6 +318,29 @@ dw_lock_relation(Oid relid, LOCKMODE mode)
 	if (dw_lock_held(&tag, mode))
 		return;
 	short_tries(&tag, mode, psprintf("table \"%s\"", name));
+}
+
+char *
+dw_describe_holders(Oid relid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	return describe_holders(&tag, mode);
+}
+
+Relation
+dw_peek(Oid relid)
+{
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return NULL;
+	/* locked, so it is there to stay, or has gone already */
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+	{
+		UnlockRelationOid(relid, AccessShareLock);
+		return NULL;
+	}
+	return relation_open(relid, NoLock);
 }
 
 bool

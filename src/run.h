@@ -7,6 +7,7 @@
 
 #include "storage/lockdefs.h"
 #include "executor/spi.h"
+#include "utils/rel.h"
 
 /* what dw_run_begin changed; lives on the caller's stack */
 typedef struct DwRun
@@ -72,6 +73,12 @@ extern void dw_command(const char *sql);
  * end of the transaction.
  */
 extern void dw_lock_relation(Oid relid, LOCKMODE mode);
+
+/* Who holds locks on the relation that conflict with the mode, for a message; palloc'd. */
+extern char *dw_describe_holders(Oid relid, LOCKMODE mode);
+
+/* Opens a relation with ACCESS SHARE, if that can be had without waiting; NULL if not, or if it is gone. */
+extern Relation dw_peek(Oid relid);
 
 /* Do we hold a lock on the relation that keeps everyone else from writing it? */
 extern bool dw_lock_excludes_writers(Oid relid);
