@@ -182,3 +182,18 @@ SELECT * FROM me;
 SELECT dw_abort('me');
 DROP TABLE me;
 DROP FUNCTION me_slow;
+
+-- recorded and verified in one transaction: what still differs stays on record, what doesn't is closed
+CREATE TABLE me (id int PRIMARY KEY, a text);
+INSERT INTO me VALUES (1, '1'), (2, '2');
+SELECT dw_begin('me', 'me', 'a', 'int', 'b');
+BEGIN;
+UPDATE me SET a = 'x';
+UPDATE me SET a = '3' WHERE id = 1;
+SELECT rows_checked, drifted, unconvertible FROM dw_verify('me');
+COMMIT;
+SELECT key, old_values, reason, sqlstate, repaired_at IS NOT NULL AS repaired FROM dw_drift WHERE migration = 'me' AND found_at > (SELECT started_at FROM dw_status WHERE migration = 'me' AND finished_at IS NULL) ORDER BY key->>'id', found_at;
+SELECT unconvertible FROM dw_status WHERE migration = 'me' AND finished_at IS NULL;
+SELECT dw_switch('me');
+SELECT dw_abort('me');
+DROP TABLE me;

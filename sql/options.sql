@@ -180,3 +180,44 @@ SELECT * FROM op WHERE id IN (10, 20, 101) ORDER BY id;
 SELECT dw_abort('op', true);
 DROP TABLE op;
 RESET pg_dualwrite.inline_limit;
+
+-- what a switch or a rollback says while a hole isn't closed: nothing here is done on the spot
+SET pg_dualwrite.inline_limit = 0;
+SET client_min_messages = warning;
+CREATE FUNCTION op_rule(int) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 10::bigint';
+CREATE TABLE op (id int PRIMARY KEY, a int);
+INSERT INTO op SELECT i, i FROM generate_series(1, 10) i;
+SELECT dw_begin('op', 'op', 'a', 'bigint', 'b', 'op_rule(a)', 'b / 10') IS NOT NULL AS begun;
+CALL dw_wait('op');
+SELECT dw_pause('op') IS NOT NULL AS paused;
+CREATE OR REPLACE FUNCTION op_rule(int) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 5 * 2::bigint';
+SELECT dw_switch('op');
+\echo :SQLSTATE
+SELECT rows_checked, drifted FROM dw_verify('op');
+SELECT dw_switch('op') IS NOT NULL AS switched;
+SELECT dw_set('op', '{"mirror": "off"}') IS NOT NULL AS off;
+UPDATE op SET a = 100 WHERE id = 1;
+SELECT dw_set('op', '{"mirror": "both", "conflict": "authority"}') IS NOT NULL AS both;
+SELECT state, next_step, rollback_possible, rollback_note FROM dw_status WHERE migration = 'op' AND finished_at IS NULL;
+SELECT dw_rollback('op');
+\echo :SQLSTATE
+SELECT dw_finalize('op');
+CALL dw_reconcile('op');
+\echo :SQLSTATE
+SELECT rows_checked, drifted FROM dw_verify('op');
+SELECT dw_resume('op') IS NOT NULL AS resumed;
+-- there is no phase to wait for: it is switched all the time
+DO $$
+BEGIN
+    FOR i IN 1..600 LOOP
+        EXIT WHEN (SELECT verified_at IS NOT NULL FROM dw_status WHERE migration = 'op' AND finished_at IS NULL);
+        PERFORM pg_sleep(0.05);
+        COMMIT;
+    END LOOP;
+END $$;
+SELECT * FROM op WHERE id = 1;
+SELECT key, old_values, new_values, reason, repaired_at IS NOT NULL AS repaired FROM dw_drift WHERE migration = 'op' AND found_at > (SELECT started_at FROM dw_status WHERE migration = 'op' AND finished_at IS NULL);
+SELECT dw_rollback('op') IS NOT NULL AS back;
+SELECT dw_abort('op', true) IS NOT NULL AS aborted;
+DROP TABLE op;
+DROP FUNCTION op_rule;

@@ -145,3 +145,22 @@ SELECT migration, phase, drifted, unconvertible FROM dw_status WHERE migration I
 SELECT dw_abort('ru p', true), dw_abort('ru q', true);
 DROP TABLE ru;
 DROP FUNCTION ru_clamp;
+
+-- a trigger that sets both sides, against each other and against what the statement says: authority
+CREATE TABLE ru (id int PRIMARY KEY, a int);
+CREATE FUNCTION ru_both() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.a := 1000; NEW.b := -10; RETURN NEW; END';
+SELECT dw_begin('ru', 'ru', 'a', 'bigint', 'b', 'a * 10', 'b / 10');
+CREATE TRIGGER set_both BEFORE INSERT OR UPDATE ON ru FOR EACH ROW EXECUTE FUNCTION ru_both();
+SELECT dw_resume('ru') IS NOT NULL AS resumed;
+INSERT INTO ru (id, a) VALUES (1, 1);
+INSERT INTO ru (id, b) VALUES (2, 20);
+UPDATE ru SET id = 3 WHERE id = 2;
+SELECT * FROM ru ORDER BY id;
+SELECT dw_switch('ru') IS NOT NULL AS switched;
+INSERT INTO ru (id, a) VALUES (4, 1);
+UPDATE ru SET b = 30 WHERE id = 1;
+SELECT * FROM ru ORDER BY id;
+SELECT rows_checked, drifted, unconvertible FROM dw_verify('ru');
+SELECT dw_abort('ru', true) IS NOT NULL AS aborted;
+DROP TABLE ru;
+DROP FUNCTION ru_both;
