@@ -144,6 +144,22 @@ SELECT dw_finalize('begin u'), dw_finalize('begin p');
 SELECT * FROM begin_u UNION ALL SELECT * FROM begin_p ORDER BY 1;
 DROP TABLE begin_u, begin_p;
 
+-- a table that was made anew is another table: the same call begins, where the former one has been finalized
+CREATE TABLE begin_t (a int);
+SELECT dw_begin('begin again', 'begin_t', 'a', 'bigint', 'b');
+SELECT dw_switch('begin again');
+SELECT dw_finalize('begin again');
+DROP TABLE begin_t;
+CREATE TABLE begin_t (a int);
+INSERT INTO begin_t VALUES (1);
+SELECT dw_begin('begin again', 'begin_t', 'a', 'bigint', 'b');
+SELECT dw_begin('Begin again', 'begin_t', 'b', 'bigint', 'c');
+SELECT dw_begin(' begin again', 'begin_t', 'b', 'bigint', 'c');
+SELECT * FROM begin_t;
+SELECT dw_abort('begin again');
+SELECT dw_side('begin again');
+DROP TABLE begin_t;
+
 -- an empty table; several migrations on one table, columns apart
 CREATE TABLE begin_t (a int, b int, c int);
 SELECT dw_begin('begin 1', 'begin_t', 'a', 'bigint', 'a8');

@@ -404,6 +404,35 @@ SELECT dw_begin('errors', 'errors_t', 'a', new_column => 'b', forward => 'errors
 SELECT dw_abort('errors');
 RESET ROLE;
 
+-- whoever begins it, the table's owner has to be one of them; rules are looked up with the owner's rights
+CREATE FUNCTION errors_mine(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+REVOKE EXECUTE ON FUNCTION errors_mine(int) FROM PUBLIC;
+CREATE SCHEMA errors_schema;
+CREATE FUNCTION errors_schema.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+SELECT dw_begin('errors', 'errors_t', 'a', new_column => 'b', forward => 'errors_mine(a)', backward => 'b');
+\echo :SQLSTATE
+SELECT dw_begin('errors', 'errors_t', 'a', new_column => 'b', forward => 'errors_schema.f(a)', backward => 'b');
+\echo :SQLSTATE
+DROP FUNCTION errors_mine;
+DROP SCHEMA errors_schema CASCADE;
+
+-- the table is in use by the very statement, or by a cursor
+SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c') FROM errors_t;
+\echo :SQLSTATE
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM errors_t;
+FETCH c;
+SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c');
+\echo :SQLSTATE
+ROLLBACK;
+SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c');
+SELECT dw_abort('errors') FROM errors_t;
+\echo :SQLSTATE
+SELECT dw_require('errors');
+UPDATE errors_t SET c = 5;
+SELECT a, c FROM errors_t;
+SELECT dw_abort('errors');
+
 -- the trigger function is for triggers of dw_begin's making
 SELECT dualwrite.mirror();
 \echo :SQLSTATE
