@@ -432,6 +432,17 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 		}
 		ExecClearTuple(slot);
 		heap_freetuple(tup);
+
+		/*
+		 * A second wait could add up with this one to a deadlock of someone
+		 * who waits for a row that we have filled.  The block is noted, so the
+		 * rest of it may be left.
+		 */
+		if (outcome == LOCKED && batch->careful)
+		{
+			batch->waited = true;
+			break;
+		}
 	}
 }
 
@@ -457,7 +468,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 
 			INSTR_TIME_SET_CURRENT(now);
 			INSTR_TIME_SUBTRACT(now, start);
-			if (room <= 0 || INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
+			if (room <= 0 || batch->waited || INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
 				break;
 			n = collect(rule, rel, range, range->cursor, room, tuples);
 			fill_rows(rule, others, rel, writer, slot, tuples, n, batch);

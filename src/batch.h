@@ -40,6 +40,7 @@ typedef struct DwBatch
 	int			max_rows;		/* in: rows to write at most */
 	double		max_ms;			/* in: time to take at most */
 	bool		careful;		/* in: every row in a subtransaction of its own */
+	bool		waited;			/* one of them was waited for in vain: the batch is over */
 	int			written;
 	int			already;		/* were consistent */
 	int			locked;			/* passed over, block noted */

@@ -706,7 +706,9 @@ dw_drift_close(DwMigration *m, const char *snapshot, int64 last_id)
 {
 	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE repaired_at IS NULL"
 				 " AND member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)"
-				 " AND (pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot) OR xid = pg_catalog.pg_current_xact_id_if_assigned() AND id <= $3)",
+				 /* a snapshot's text doesn't tell that our own id is still in progress */
+				 " AND CASE WHEN xid = pg_catalog.pg_current_xact_id_if_assigned() THEN id <= $3"
+				 " ELSE pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot) END",
 				 DW_INT4(m->id), DW_TEXT(snapshot), DW_INT8(last_id));
 }
 

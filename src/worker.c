@@ -104,6 +104,7 @@ typedef struct Worker
 	int			member;			/* index of the member that range belongs to */
 	bool		range_active;
 	bool		revisit;		/* range is a single block passed over before */
+	bool		revisit_locked; /* ... and a row of it was locked again */
 	DwRange		range;
 	List	   *writers;		/* transactions to wait for before a pass in chunks */
 	bool		writers_known;
@@ -431,6 +432,7 @@ next_range(Worker *w, DwMember *b, Relation rel, DwProgress *p)
 		}
 		dw_range_init(&w->range, skipped, 1);
 		w->revisit = true;
+		w->revisit_locked = false;
 	}
 	w->range_active = true;
 	return true;
@@ -488,14 +490,15 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 
 	become_owner(rel);
 	constraints_immediate();
-	if (w->revisit)
-		dw_skipped_done(b->id, w->range.start); /* put back if someone still holds a row */
 	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
+	w->revisit_locked |= batch.locked > 0;
 	if (dw_range_done(&w->range))
 	{
 		dw_range_free_space(rel, &w->range);
 		if (!w->revisit)
 			p->blocks_done = w->range.start + w->range.nblocks;
+		else if (!w->revisit_locked)
+			dw_skipped_done(b->id, w->range.start); /* only now: the visit may take several batches */
 		w->range_active = false;
 	}
 	ms = ms_since(start);
@@ -515,7 +518,7 @@ fill_member(Worker *w, DwMember *b, DwProgress *p)
 		w->careful = false;
 
 	/* a block that is still locked: give its holder time */
-	if (w->revisit && batch.locked > 0)
+	if (w->revisit && w->revisit_locked && !w->range_active)
 		w->rest_ms = -1;
 	table_close(rel, NoLock);
 	return false;
@@ -1017,6 +1020,7 @@ discard_session(void)
 	MemoryContext cxt = CurrentMemoryContext;
 
 	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
 	Async_UnlistenAll();
@@ -1025,6 +1029,7 @@ discard_session(void)
 	ResetSequenceCaches();
 	ResetAllOptions();
 	LockReleaseAll(USER_LOCKMETHOD, true);	/* ours have been given back */
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(cxt);
 }
