@@ -392,7 +392,7 @@ has_deferrable(Relation rel)
 /*
  * Rows that someone has locked can't be filled on the spot; that is for the
  * worker, who comes back.  So are constraints that would be checked when this
- * transaction commits: too late to tell which row broke them.
+ * transaction commits, if its role isn't the table's owner.
  */
 static bool
 may_fill_now(DwMigration *m)
@@ -409,7 +409,7 @@ may_fill_now(DwMigration *m)
 		if (get_rel_persistence(b->relid) != RELPERSISTENCE_TEMP && !dw_lock_excludes_writers(b->relid))
 			return false;
 		rel = table_open(b->relid, AccessShareLock);
-		deferred = !RelationUsesLocalBuffers(rel) && has_deferrable(rel);
+		deferred = rel->rd_rel->relowner != GetUserId() && has_deferrable(rel);
 		table_close(rel, NoLock);
 		if (deferred)
 			return false;
