@@ -189,6 +189,7 @@ CALL dw_wait('begin');
 SELECT * FROM begin_t ORDER BY id;
 SELECT key, old_values, sqlstate, message FROM dw_drift WHERE migration = 'begin' AND repaired_at IS NULL AND found_at > (SELECT started_at FROM dw_status WHERE migration = 'begin' AND finished_at IS NULL) ORDER BY (key->>'id')::int;
 SELECT dw_abort('begin', true);
+ALTER TABLE begin_t DROP CONSTRAINT begin_t_b_fkey;
 SELECT dw_begin('begin c', 'begin_t', 'a', new_column => 'c');
 SELECT id, a, c FROM begin_t ORDER BY id;
 SELECT key, old_values, sqlstate, message FROM dw_drift WHERE migration = 'begin c' AND repaired_at IS NULL;
