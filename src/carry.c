@@ -84,6 +84,22 @@ int2_array(List *attnums)
 	return PointerGetDatum(construct_array(d, n, INT2OID, 2, true, TYPALIGN_SHORT));
 }
 
+bool
+dw_new_side_deferrable(DwMember *b)
+{
+	DwSideColumns *sides = dw_side_columns(b->id);
+	bool		found;
+	DwRun		run;
+
+	if (sides == NULL)
+		return false;
+	dw_run_begin(&run, dw_own_role());
+	found = DW_SQL("SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferrable AND c.conkey && $2 LIMIT 1",
+				   DW_OID(b->relid), DW_DATUM(INT2ARRAYOID, int2_array(sides->attnums[DW_NEW]), false)) > 0;
+	dw_run_end(&run);
+	return found;
+}
+
 /* One text, or NULL: what a query of (relation, old attnums, new attnums, old name, new name) aggregates. */
 #define ASK(sql, relid, sides, cxt) \
 	(DW_SQL(sql, DW_OID(relid), DW_DATUM(INT2ARRAYOID, int2_array((sides)->attnums[DW_OLD]), false), \

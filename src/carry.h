@@ -20,6 +20,9 @@ extern DwSideColumns *dw_side_columns(int member_id);
 /* Columns of the new side that dw_begin created, as they are named now. */
 extern List *dw_created_columns(DwMember *b, DwSideColumns *sides);
 
+/* Are there deferrable constraints on columns of the new side? */
+extern bool dw_new_side_deferrable(DwMember *b);
+
 /*
  * Raises 55000 naming every index, constraint, NOT NULL, default and
  * statistics object of the old side that has no counterpart on the new, and

@@ -26,6 +26,7 @@
 
 #include "attach.h"
 #include "batch.h"
+#include "carry.h"
 #include "compat.h"
 #include "migration.h"
 #include "run.h"
@@ -379,20 +380,10 @@ dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo
 	CommandCounterIncrement();
 }
 
-/* Does the relation have constraints that could be checked at commit only? */
-static bool
-has_deferrable(Relation rel)
-{
-	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
-		if (rel->trigdesc->triggers[i].tgdeferrable)
-			return true;
-	return false;
-}
-
 /*
  * Rows that someone has locked can't be filled on the spot; that is for the
  * worker, who comes back.  So are constraints that would be checked when this
- * transaction commits, if its role isn't the table's owner.
+ * transaction commits: too late to tell which row broke them.
  */
 static bool
 may_fill_now(DwMigration *m)
@@ -403,15 +394,8 @@ may_fill_now(DwMigration *m)
 	{
 		DwMember   *b = lfirst(lc);
 
-		Relation	rel;
-		bool		deferred;
 
-		if (get_rel_persistence(b->relid) != RELPERSISTENCE_TEMP && !dw_lock_excludes_writers(b->relid))
-			return false;
-		rel = table_open(b->relid, AccessShareLock);
-		deferred = rel->rd_rel->relowner != GetUserId() && has_deferrable(rel);
-		table_close(rel, NoLock);
-		if (deferred)
+		if (get_rel_persistence(b->relid) != RELPERSISTENCE_TEMP && dw_new_side_deferrable(b))
 			return false;
 	}
 	return true;

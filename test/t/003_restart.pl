@@ -26,7 +26,7 @@ sub crash_and_start
 
 make_table($node, $rows);
 my $writers = start_writers($node, $rows);
-begin_cents($node, 'm', rate => 1000);
+begin_cents($node, 'm', rate => 250);
 wait_middle($node, 'm');
 crash_and_start();
 is(workers($node), 0, 'without preload no worker comes by itself');
