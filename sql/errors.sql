@@ -136,8 +136,9 @@ SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', forward => 'g');
 \echo :SQLSTATE
 SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', forward => 'no_such_column');
 \echo :SQLSTATE
+\set VERBOSITY sqlstate
 SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', forward => 'no_such_function(a)');
-\echo :SQLSTATE
+\set VERBOSITY default
 SELECT dw_begin('errors', 'errors_t', 'a', 'text', 'c', forward => 'errors_t::text');
 \echo :SQLSTATE
 SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', forward => '1 / 0');
