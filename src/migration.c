@@ -390,10 +390,11 @@ may_fill_now(DwMigration *m)
 {
 	ListCell   *lc;
 
+	if (!writers_excluded(m))
+		return false;
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);
-
 
 		if (get_rel_persistence(b->relid) != RELPERSISTENCE_TEMP && dw_new_side_deferrable(b))
 			return false;
