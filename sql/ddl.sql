@@ -2,6 +2,7 @@
 -- Other DDL in the middle of a migration: before the backfill has begun, and when all is filled.
 --
 SET client_min_messages = warning;
+SET pg_dualwrite.inline_limit = 0;
 -- begun, and paused before anything is filled
 CREATE PROCEDURE dd_begin() LANGUAGE plpgsql AS $$
 BEGIN
@@ -9,7 +10,6 @@ BEGIN
     PERFORM dw_abort(migration, true) FROM dw_status WHERE migration = 'dd' AND finished_at IS NULL;
     CREATE TABLE dd (id int PRIMARY KEY, x int DEFAULT 1, a int, note text);
     INSERT INTO dd SELECT i, i, i, 'n' FROM generate_series(1, 50) i;
-    PERFORM set_config('pg_dualwrite.inline_limit', '0', true);
     PERFORM dw_begin('dd', 'dd', 'a', 'bigint', 'b', 'a * 10', 'b / 10');
     PERFORM dw_pause('dd');
 END $$;
