@@ -1,0 +1,239 @@
+/*
+ * work.c
+ *		What the worker's steps share: transactions, roles, reports, and knowing
+ *		the migration.
+ *
+ * Every step is one short transaction.  It locks the table first and then
+ * looks whether the migration is still as it knew it: the verbs that change it
+ * hold a table lock that conflicts.  What a step did is stored in its own
+ * commit.
+ *
+ * Roles: see worker.c.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "run.h"
+#include "work.h"
+#include "worker.h"
+
+/* a wait for a row or key inside a batch; must stay well below deadlock_timeout (1 s by default) */
+#define LOCK_WAIT_MS 100
+
+/* what lives from one step to the next but one; reset in the loop */
+static MemoryContext step_cxt = NULL;
+
+void
+dw_step_use(MemoryContext cxt)
+{
+	step_cxt = cxt;
+}
+
+/* ---- transactions of the worker ---- */
+
+void
+dw_step_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	XactReadOnly = false;		/* whatever default_transaction_read_only says */
+	XactIsoLevel = XACT_READ_COMMITTED;
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+dw_step_commit(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	/* only now: what was deferred to the commit has run as the owner, too */
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
+	pgstat_report_stat(false);
+	if (step_cxt)
+		MemoryContextSwitchTo(step_cxt);
+}
+
+/* From here to the end of the transaction, code of the table's owner may run. */
+void
+dw_step_become_owner(Relation rel)
+{
+	char		timeout[32];
+
+	snprintf(timeout, sizeof(timeout), "%d", Min(LOCK_WAIT_MS, Max(DeadlockTimeout / 4, 1)));
+	(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	SetUserIdAndSecContext(rel->rd_rel->relowner, SECURITY_LOCAL_USERID_CHANGE);
+}
+
+/* Immediate, so that a row that breaks a deferred constraint shows itself while the row is at hand. */
+void
+dw_step_constraints_immediate(void)
+{
+	DwRun		run;
+
+	dw_run_begin(&run, GetUserId());
+	dw_command("SET CONSTRAINTS ALL IMMEDIATE");
+	dw_run_end(&run);
+}
+
+/* ---- reports ---- */
+
+double
+dw_ms_since(instr_time then)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, then);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* Says what it is doing, if that is news, or if it hasn't spoken for a while. */
+void
+dw_work_report(DwWorker *w, const char *state, const char *reason, const char *signal, double value, double limit)
+{
+	int			pids[16];
+	int			n = 0;
+
+	if (reason == NULL)
+		reason = "";
+	if (w->m == NULL || (w->state && strcmp(w->state, state) == 0 && strcmp(w->reason, reason) == 0 && dw_ms_since(w->reported) < DW_HEARTBEAT_MS))
+		return;
+	w->state = state;
+	strlcpy(w->reason, reason, sizeof(w->reason));
+	INSTR_TIME_SET_CURRENT(w->reported);
+
+	dw_step_begin();
+	if (strcmp(state, "waiting") == 0)
+	{
+		ListCell   *lc;
+
+		foreach(lc, w->m->members)
+			n += dw_table_lockers(((DwMember *) lfirst(lc))->relid, (int) lengthof(pids) - n, pids + n);
+	}
+	dw_worker_report(w->migration_id, state, reason[0] ? reason : NULL, n, pids, signal, value, limit);
+	dw_step_commit();
+	pgstat_report_activity(STATE_RUNNING, psprintf("pg_dualwrite: migration \"%s\": %s", w->m->name, state));
+}
+
+/* ---- knowing the migration ---- */
+
+/* Reads the migration; false if it is gone. */
+bool
+dw_work_read(DwWorker *w)
+{
+	MemoryContext old;
+	DwMigration *m;
+
+	char	   *stamp;
+
+	/* nothing may point in there, should the reading fail */
+	w->m = NULL;
+	w->stamp = NULL;
+	w->writers = NIL;
+	w->writers_known = false;
+	MemoryContextReset(w->cxt);
+	old = MemoryContextSwitchTo(w->cxt);
+	stamp = dw_migration_stamp(w->migration_id);
+	m = dw_migration_get(w->migration_id);
+	if (m)
+		dw_options_read(m->options, &w->options);
+	MemoryContextSwitchTo(old);
+	w->m = m;
+	w->stamp = stamp;
+	return m != NULL;
+}
+
+/* Is it as it was when read?  Asked under the table's lock. */
+bool
+dw_work_unchanged(DwWorker *w)
+{
+	char	   *stamp = dw_migration_stamp(w->migration_id);
+
+	return stamp != NULL && strcmp(stamp, w->stamp) == 0;
+}
+
+/* Opens a member's table for a step; NULL if it is gone or the migration has changed meanwhile. */
+Relation
+dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode)
+{
+	Relation	rel;
+
+	(void) set_config_option("lock_timeout", psprintf("%d", dw_lock_timeout), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	rel = try_relation_open(b->relid, mode);
+	if (rel == NULL)
+		return NULL;			/* dropped: the next look at the migration says so */
+	if (!dw_work_unchanged(w))
+	{
+		relation_close(rel, NoLock);
+		return NULL;
+	}
+
+	/* a rewrite that we waited for has given every row an xid that an older snapshot doesn't see */
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetLatestSnapshot());
+	return rel;
+}
+
+int64
+dw_work_estimate_rows(Relation rel, BlockNumber nblocks)
+{
+	if (rel->rd_rel->reltuples <= 0 || rel->rd_rel->relpages <= 0)
+		return 0;
+	return (int64) (rel->rd_rel->reltuples / rel->rd_rel->relpages * nblocks);
+}
+
+/*
+ * Says "throttled" or "running", by what most of the time since the last
+ * report went into.
+ */
+static void
+report_pace(DwWorker *w, double ms, const char *signal, double value, double limit)
+{
+	double		since = dw_ms_since(w->reported) + ms;
+	bool		working = w->state && (strcmp(w->state, "running") == 0 || strcmp(w->state, "throttled") == 0);
+
+	if (signal)
+		w->limited_ms += ms;
+	if (working && since < DW_HEARTBEAT_MS)
+		return;
+	if (w->limited_ms > since / 2)
+		dw_work_report(w, "throttled", signal, signal, value, limit);
+	else
+		dw_work_report(w, "running", NULL, NULL, 0, 0);
+	w->limited_ms = 0;
+}
+
+/* Rests until the next step. */
+void
+dw_work_rest(DwWorker *w, double ms, const char *signal, double value, double limit)
+{
+	bool		same = true;
+
+	report_pace(w, ms, signal, value, limit);
+	for (; same && ms > DW_HEARTBEAT_MS; ms -= DW_HEARTBEAT_MS)
+	{
+		dw_sleep(DW_HEARTBEAT_MS);
+		dw_work_report(w, signal ? "throttled" : "running", signal, signal, value, limit);
+		/* the limit may have been raised, or the migration paused */
+		dw_step_begin();
+		same = dw_work_unchanged(w);
+		dw_step_commit();
+	}
+	if (same)
+		dw_sleep(ms);
+}

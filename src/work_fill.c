@@ -1,0 +1,173 @@
+/*
+ * work_fill.c
+ *		The backfill's steps: which range is next, one batch of it, and the pace.
+ *
+ * Progress is stored in the commit of each batch, blocks that were passed over
+ * with it.  The range at hand is known in memory only: after a crash it is begun
+ * again, and what has been filled is recognized (batch.c).
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "executor/instrument.h"
+#include "storage/bufmgr.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "migration.h"
+#include "rule.h"
+#include "work.h"
+#include "worker.h"
+
+/* The range to work on next; false if the member is through. */
+static bool
+next_range(DwWorker *w, DwMember *b, Relation rel, DwProgress *p)
+{
+	BlockNumber nblocks = Min((BlockNumber) p->blocks_total, RelationGetNumberOfBlocks(rel));
+	BlockNumber skipped;
+
+	if (w->range_active)
+	{
+		/* VACUUM may have cut the end off since */
+		dw_range_clip(&w->range, RelationGetNumberOfBlocks(rel));
+		return true;
+	}
+	if (p->blocks_done < nblocks)
+	{
+		dw_range_init(&w->range, p->blocks_done, Min(DW_RANGE_BLOCKS, nblocks - p->blocks_done));
+		w->revisit = false;
+	}
+	else
+	{
+		p->blocks_done = p->blocks_total;
+		if (dw_skipped_list(b->id, 1, &skipped) == 0)
+			return false;
+		if (skipped >= RelationGetNumberOfBlocks(rel))
+		{
+			dw_skipped_done(b->id, skipped);
+			return next_range(w, b, rel, p);
+		}
+		dw_range_init(&w->range, skipped, 1);
+		w->revisit = true;
+		w->revisit_locked = false;
+	}
+	w->range_active = true;
+	return true;
+}
+
+static void
+start_fill(DwMember *b, Relation rel, DwProgress *p)
+{
+	memset(p, 0, sizeof(*p));
+	p->relfilenode = dw_relfilenode(rel);
+	p->blocks_total = RelationGetNumberOfBlocks(rel);
+	p->rows_estimated = dw_work_estimate_rows(rel, p->blocks_total);
+	dw_progress_start(b->id, "fill", p);
+	dw_skipped_clear(b->id);
+}
+
+/* One batch of one member.  Returns true if the member is through. */
+static bool
+fill_member(DwWorker *w, DwMember *b, DwProgress *p)
+{
+	Relation	rel = dw_work_open_member(w, b, RowExclusiveLock);
+	int			limit = w->options.max_rows_per_second;
+	DwBatch		batch = {.max_rows = limit > 0 ? Min(w->pace.max_rows, Max(limit / 10, 1)) : w->pace.max_rows,.max_ms = w->options.batch_time,.careful = w->careful};
+	instr_time	start;
+	uint64		wal = pgWalUsage.wal_bytes;
+	double		ms;
+	double		cycle = dw_ms_since(w->last_batch);
+	bool		limited;
+
+	w->rest_ms = 0;
+	w->limited = false;
+	if (rel == NULL)
+	{
+		w->stamp = NULL;
+		return false;
+	}
+	INSTR_TIME_SET_CURRENT(start);
+	w->last_batch = start;
+	if (!dw_progress_get(b->id, "fill", p) || p->relfilenode != dw_relfilenode(rel))
+	{
+		/* never begun, or the heap has been rewritten: positions mean nothing any more */
+		start_fill(b, rel, p);
+		w->range_active = false;
+	}
+	if (!p->finished && !next_range(w, b, rel, p))
+	{
+		p->finished = true;
+		dw_progress_put(b->id, "fill", p);
+	}
+	if (p->finished)
+	{
+		table_close(rel, NoLock);
+		return true;
+	}
+
+	dw_step_become_owner(rel);
+	dw_step_constraints_immediate();
+	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
+	w->revisit_locked |= batch.locked > 0;
+	if (dw_range_done(&w->range))
+	{
+		dw_range_free_space(rel, &w->range);
+		if (!w->revisit)
+			p->blocks_done = w->range.start + w->range.nblocks;
+		else if (!w->revisit_locked)
+			dw_skipped_done(b->id, w->range.start); /* only now: the visit may take several batches */
+		w->range_active = false;
+	}
+	ms = dw_ms_since(start);
+	p->rows_done += batch.written;
+	p->rows_already += batch.already;
+	p->rows_locked += batch.locked;
+	p->rows_failed += batch.failed;
+	p->wal_bytes += pgWalUsage.wal_bytes - wal;
+	p->batch_ms = ms;
+	w->rest_ms = (int) dw_pace_next(&w->pace, batch.written, ms, Min(cycle, 1e6), w->options.batch_time, w->options.max_rows_per_second, &limited);
+	w->limited = limited;
+	if (limited)
+		p->throttled_ms += w->rest_ms;
+	p->rows_per_second = w->pace.rows_per_second;
+	dw_progress_put(b->id, "fill", p);
+	if (w->careful && --w->careful_left <= 0)
+		w->careful = false;
+
+	/* a block that is still locked: give its holder time */
+	if (w->revisit && w->revisit_locked && !w->range_active)
+		w->rest_ms = -1;
+	table_close(rel, NoLock);
+	return false;
+}
+
+void
+dw_work_fill(DwWorker *w)
+{
+	DwMember   *b = list_nth(w->m->members, w->member);
+	DwProgress	p;
+	bool		through;
+
+	dw_step_begin();
+	through = fill_member(w, b, &p);
+	if (through && w->member + 1 == list_length(w->m->members) && dw_work_unchanged(w))
+	{
+		dw_filled(w->m);
+		w->stamp = NULL;
+	}
+	dw_step_commit();
+	if (through)
+	{
+		w->member = (w->member + 1) % list_length(w->m->members);
+		w->range_active = false;
+		return;
+	}
+	if (w->rest_ms < 0)
+	{
+		dw_work_report(w, "waiting", "rows that the backfill passed over are still locked", NULL, 0, 0);
+		dw_sleep(200);
+	}
+	else
+		dw_work_rest(w, w->rest_ms, w->limited ? "max_rows_per_second" : NULL,
+			 p.rows_per_second, w->options.max_rows_per_second);
+}
