@@ -43,7 +43,8 @@ REGRESS = \
 	views \
 	rules \
 	ddl \
-	tamper
+	tamper \
+	faults
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart

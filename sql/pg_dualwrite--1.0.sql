@@ -185,6 +185,32 @@ CREATE TABLE dualwrite.event (
 );
 
 /*
+ * Fault points that are armed, for rehearsals: nothing that a dump takes along.
+ * The sequence of the slot counts how often a fault happened, base is where it
+ * stood when the point was armed.
+ */
+CREATE TABLE dualwrite.fault (
+    slot            integer PRIMARY KEY,
+    point           text NOT NULL,
+    migration       text,
+    action          text NOT NULL CHECK (action IN ('error', 'crash', 'sleep')),
+    times           bigint,
+    base            bigint NOT NULL,
+    probability     float8 NOT NULL,
+    delay_ms        float8 NOT NULL,
+    sqlstate        text NOT NULL,
+    armed_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE SEQUENCE dualwrite.fault_1;
+CREATE SEQUENCE dualwrite.fault_2;
+CREATE SEQUENCE dualwrite.fault_3;
+CREATE SEQUENCE dualwrite.fault_4;
+CREATE SEQUENCE dualwrite.fault_5;
+CREATE SEQUENCE dualwrite.fault_6;
+CREATE SEQUENCE dualwrite.fault_7;
+CREATE SEQUENCE dualwrite.fault_8;
+
+/*
  * What an unfinished migration needs to go on in a restored copy.  Progress is
  * not kept (a restored table is another heap), nor drift and events, which
  * hold data of the table.  Finished migrations are kept so that repeating
@@ -207,6 +233,9 @@ COMMENT ON FUNCTION dualwrite.mirror() IS
 
 CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallback text, OUT source text, OUT changeable text, OUT description text)
     RETURNS SETOF record LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_known_options';
+
+CREATE FUNCTION dualwrite.known_faults(OUT point text, OUT description text)
+    RETURNS SETOF record LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_known_faults';
 
 CREATE FUNCTION dualwrite.home() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
@@ -363,7 +392,28 @@ CREATE FUNCTION @extschema@.dw_ensure_workers()
 COMMENT ON FUNCTION @extschema@.dw_ensure_workers() IS
     'start the missing workers of this database and return how many were started (for cron, after a restart or failover without preload). Errors: 53400 no background worker slot is free';
 
+CREATE FUNCTION @extschema@.dw_fault(point text, action text DEFAULT 'error', times bigint DEFAULT 1, probability float8 DEFAULT 1,
+                         delay interval DEFAULT '1 second', sqlstate text DEFAULT 'XX000', migration text DEFAULT NULL)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_fault';
+COMMENT ON FUNCTION @extschema@.dw_fault(text, text, bigint, float8, interval, text, text) IS
+    'for rehearsals, superusers only: arm a fault point (dw_faults lists them) for all sessions and workers. action: error (with sqlstate), crash (the process kills itself, and the server restarts), sleep (for delay). times null: no limit; migration null: any. Errors: 42501, 22023, 53400 all slots in use';
+REVOKE EXECUTE ON FUNCTION @extschema@.dw_fault(text, text, bigint, float8, interval, text, text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.dw_fault_off(point text DEFAULT NULL)
+    RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dw_fault_off';
+COMMENT ON FUNCTION @extschema@.dw_fault_off(text) IS
+    'for superusers: disarm a fault point, or (null) all of them. Errors: 42501, 22023';
+REVOKE EXECUTE ON FUNCTION @extschema@.dw_fault_off(text) FROM PUBLIC;
+
 /* ---- views ---- */
+
+CREATE VIEW @extschema@.dw_faults AS
+SELECT k.point, k.description, f.action, f.migration, f.times,
+       least(coalesce(dualwrite.sequence_value(pg_catalog.to_regclass('dualwrite.fault_' || f.slot)), 0) - f.base, f.times) AS fired,
+       f.probability, make_interval(secs => f.delay_ms / 1000) AS delay, f.sqlstate, f.armed_at
+  FROM dualwrite.known_faults() k LEFT JOIN dualwrite.fault f ON f.point = k.point;
+COMMENT ON VIEW @extschema@.dw_faults IS 'the fault points of a rehearsal, a row each, and what is armed there (action null: nothing)';
+GRANT SELECT ON @extschema@.dw_faults TO PUBLIC;
 
 CREATE VIEW @extschema@.dw_progress AS
 SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b.relation, m.phase,

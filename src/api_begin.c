@@ -44,6 +44,7 @@
 #include "attach.h"
 #include "compat.h"
 #include "expr.h"
+#include "fault.h"
 #include "migration.h"
 #include "options.h"
 #include "rule.h"
@@ -754,6 +755,7 @@ attach(Spec *spec)
 	CommandCounterIncrement();
 	m = dw_migration_find(spec->name, false);
 	dw_event(m->id, m->name, "begin", -1, DW_BACKFILLING, NULL);
+	dw_fault_at_commit("begin", m->name);
 	/* tells everyone to load the configuration */
 	dw_member_set_filling(m, true);
 	CommandCounterIncrement();

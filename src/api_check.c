@@ -29,6 +29,7 @@
 #include "api.h"
 #include "batch.h"
 #include "compat.h"
+#include "fault.h"
 #include "migration.h"
 #include "run.h"
 #include "verify.h"
@@ -282,6 +283,7 @@ reconcile_chunk(Reconcile *r)
 	r->nlocked = 0;
 	if (r->repair && rule->side[DW_OTHER(DW_AUTHORITY(r->m->phase))].derivable)
 		repair_rows(r, rule, rel, check.tids, check.ntids);
+	dw_fault_here("reconcile_chunk", r->m->name);
 	r->block = to;
 	r->end = to >= nblocks;
 	close_chunk(rel, &run);

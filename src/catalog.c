@@ -63,7 +63,16 @@ enum
 	MEMBER_BEGIN_SNAPSHOT = 10,
 	MEMBER_BEGIN_XIDS = 11,
 	MEMBER_BEGIN_FUZZY = 12,
-	MEMBER_RELFILENODE = 13
+	MEMBER_RELFILENODE = 13,
+	FAULT_SLOT = 1,
+	FAULT_POINT = 2,
+	FAULT_MIGRATION = 3,
+	FAULT_ACTION = 4,
+	FAULT_TIMES = 5,
+	FAULT_BASE = 6,
+	FAULT_PROBABILITY = 7,
+	FAULT_DELAY = 8,
+	FAULT_SQLSTATE = 9
 };
 
 char *
@@ -1018,33 +1027,160 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	return true;
 }
 
-/* dualwrite.sequence_value(oid): the value of a sequence of the extension; NULL if it has none, or is gone by now */
-Datum
-dw_sequence_value(PG_FUNCTION_ARGS)
+/* The value of a sequence of the extension, by a look that leaves no lock; false if it has none, or is gone by now. */
+static bool
+sequence_value(Oid seq, int64 *value)
 {
-	Relation	rel = dw_peek(PG_GETARG_OID(0));
+	Relation	rel = dw_peek(seq);
 	bool		called = false;
-	int64		value = 0;
 
 	if (rel == NULL)
-		PG_RETURN_NULL();
+		return false;
 	/* ours only: anybody may call this */
 	if (rel->rd_rel->relkind == RELKIND_SEQUENCE && RelationGetNamespace(rel) == get_namespace_oid(DW_SCHEMA, false))
 	{
 		Buffer		buf = ReadBuffer(rel, 0);
 		HeapTupleHeader tup;
-		Form_pg_sequence_data seq;
+		Form_pg_sequence_data data;
 
 		LockBuffer(buf, BUFFER_LOCK_SHARE);
 		tup = (HeapTupleHeader) PageGetItem(BufferGetPage(buf), PageGetItemId(BufferGetPage(buf), FirstOffsetNumber));
-		seq = (Form_pg_sequence_data) ((char *) tup + tup->t_hoff);
-		called = seq->is_called;
-		value = seq->last_value;
+		data = (Form_pg_sequence_data) ((char *) tup + tup->t_hoff);
+		called = data->is_called;
+		*value = data->last_value;
 		UnlockReleaseBuffer(buf);
 	}
 	/* pg_sequence_last_value() would keep a lock until the end of the transaction, in the way of dw_abort and dw_finalize */
 	relation_close(rel, AccessShareLock);
-	if (!called)
+	return called;
+}
+
+/* dualwrite.sequence_value(oid): NULL if it has none, or is gone by now */
+Datum
+dw_sequence_value(PG_FUNCTION_ARGS)
+{
+	int64		value;
+
+	if (!sequence_value(PG_GETARG_OID(0), &value))
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(value);
+}
+
+/* ---- fault points ---- */
+
+int
+dw_faults_read(DwFault *faults, Oid *relid)
+{
+	Oid			nsp = get_namespace_oid(DW_SCHEMA, true);
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tup;
+	int			n = 0;
+
+	*relid = OidIsValid(nsp) ? get_relname_relid("fault", nsp) : InvalidOid;
+	if (!OidIsValid(*relid))
+		return 0;
+	rel = table_open(*relid, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (n < DW_MAX_FAULTS && HeapTupleIsValid(tup = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		DwFault    *f = &faults[n++];
+		bool		isnull;
+		Datum		d;
+		char	   *sqlstate;
+
+		memset(f, 0, sizeof(*f));
+		f->slot = DatumGetInt32(heap_getattr(tup, FAULT_SLOT, desc, &isnull));
+		strlcpy(f->point, TextDatumGetCString(heap_getattr(tup, FAULT_POINT, desc, &isnull)), NAMEDATALEN);
+		d = heap_getattr(tup, FAULT_MIGRATION, desc, &isnull);
+		if (!isnull)
+			strlcpy(f->migration, TextDatumGetCString(d), NAMEDATALEN);
+		f->action = dw_enum_value(dw_fault_action_names, TextDatumGetCString(heap_getattr(tup, FAULT_ACTION, desc, &isnull)));
+		d = heap_getattr(tup, FAULT_TIMES, desc, &isnull);
+		f->times = isnull ? 0 : DatumGetInt64(d);
+		f->base = DatumGetInt64(heap_getattr(tup, FAULT_BASE, desc, &isnull));
+		f->probability = DatumGetFloat8(heap_getattr(tup, FAULT_PROBABILITY, desc, &isnull));
+		f->delay_ms = DatumGetFloat8(heap_getattr(tup, FAULT_DELAY, desc, &isnull));
+		sqlstate = TextDatumGetCString(heap_getattr(tup, FAULT_SQLSTATE, desc, &isnull));
+		f->sqlerrcode = MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4]);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return n;
+}
+
+static Oid
+fault_sequence(int slot)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "fault_%d", slot);
+	return get_relname_relid(name, get_namespace_oid(DW_SCHEMA, false));
+}
+
+/*
+ * By setval(), which writes the very value to WAL; nextval() is ahead of itself
+ * there, and a crash would use up what is left.
+ */
+bool
+dw_fault_count(const DwFault *f)
+{
+	Oid			seq = fault_sequence(f->slot);
+	int64		value;
+	Oid			userid;
+	int			sec_context;
+	bool		left;
+
+	if (!OidIsValid(seq))
+		return false;
+	dw_brief_lock(DW_LOCK_FAULT, f->slot);
+	if (!sequence_value(seq, &value))
+		value = 0;
+	left = f->times == 0 || value - f->base < f->times;
+	if (left)
+	{
+		GetUserIdAndSecContext(&userid, &sec_context);
+		SetUserIdAndSecContext(dw_own_role(), sec_context | SECURITY_LOCAL_USERID_CHANGE);
+		DirectFunctionCall2(setval_oid, ObjectIdGetDatum(seq), Int64GetDatum(value + 1));
+		SetUserIdAndSecContext(userid, sec_context);
+		XLogFlush(XactLastRecEnd);
+	}
+	dw_brief_unlock(DW_LOCK_FAULT, f->slot);
+	return left;
+}
+
+bool
+dw_fault_put(const DwFault *f)
+{
+	Oid			relid = get_relname_relid("fault", get_namespace_oid(DW_SCHEMA, false));
+	DwRun		run;
+	bool		found;
+
+	dw_lock_relation(relid, ShareRowExclusiveLock);
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("DELETE FROM dualwrite.fault WHERE point = $1 AND coalesce(migration, '') = $2", DW_TEXT(f->point), DW_TEXT(f->migration));
+	found = DW_SQL("INSERT INTO dualwrite.fault (slot, point, migration, action, times, base, probability, delay_ms, sqlstate)"
+				   " SELECT s, $1, nullif($2, ''), $3, nullif($4, 0), coalesce(dualwrite.sequence_value(pg_catalog.to_regclass('dualwrite.fault_' || s)), 0), $5, $6, $7"
+				   " FROM pg_catalog.generate_series(1, $8) s WHERE s NOT IN (SELECT slot FROM dualwrite.fault) ORDER BY s LIMIT 1",
+				   DW_TEXT(f->point), DW_TEXT(f->migration), DW_TEXT(dw_enum_name(dw_fault_action_names, f->action)), DW_INT8(f->times),
+				   DW_FLOAT8(f->probability), DW_FLOAT8(f->delay_ms), DW_TEXT(unpack_sql_state(f->sqlerrcode)), DW_INT4(DW_MAX_FAULTS)) > 0;
+	dw_run_end(&run);
+	CacheInvalidateRelcacheByRelid(relid);
+	return found;
+}
+
+int
+dw_fault_remove(const char *point)
+{
+	Oid			relid = get_relname_relid("fault", get_namespace_oid(DW_SCHEMA, false));
+	DwRun		run;
+	int			n;
+
+	dw_lock_relation(relid, ShareRowExclusiveLock);
+	dw_run_begin(&run, dw_own_role());
+	n = (int) DW_SQL("DELETE FROM dualwrite.fault WHERE $1 IS NULL OR point = $1", DW_TEXT(point));
+	dw_run_end(&run);
+	CacheInvalidateRelcacheByRelid(relid);
+	return n;
 }

@@ -252,4 +252,34 @@ extern bool dw_mirror_config(int member_id, DwMirrorConfig *cfg);
 /* active members that touch the relation: ids of members other than `except` */
 extern List *dw_members_of(Oid relid, int except);
 
+/* ---- fault points ---- */
+
+/* as many may be armed at once: each has a sequence, which counts */
+#define DW_MAX_FAULTS 8
+
+typedef struct DwFault
+{
+	int			slot;			/* 1 to DW_MAX_FAULTS */
+	char		point[NAMEDATALEN];
+	char		migration[NAMEDATALEN]; /* empty: any */
+	DwFaultAction action;
+	int64		times;			/* 0: no limit */
+	int64		base;			/* value of the sequence when it was armed */
+	double		probability;
+	double		delay_ms;		/* of DW_FAULT_SLEEP */
+	int			sqlerrcode;		/* of DW_FAULT_ERROR */
+} DwFault;
+
+/* Reads what is armed, by a scan, no SPI; faults has room for DW_MAX_FAULTS.  *relid: the table, InvalidOid if there is none. */
+extern int	dw_faults_read(DwFault *faults, Oid *relid);
+
+/* Counts one use, on disk and whatever becomes of the transaction; false if the fault is used up. */
+extern bool dw_fault_count(const DwFault *f);
+
+/* Arms, in place of what is armed there for the same migration; false if no slot is free.  Every backend looks again. */
+extern bool dw_fault_put(const DwFault *f);
+
+/* Disarms a point (NULL: all); returns how many were armed. */
+extern int	dw_fault_remove(const char *point);
+
 #endif							/* DW_CATALOG_H */

@@ -24,6 +24,7 @@
 #define DW_LOCK_WORKER 208		/* session lock of the worker of a migration */
 #define DW_LOCK_NAME 209		/* transaction lock of a verb, by name */
 #define DW_LOCK_PASS 210		/* session lock of a pass in chunks over a migration */
+#define DW_LOCK_FAULT 211		/* while a fault is counted */
 
 /* in the order in which a migration goes through them */
 typedef enum DwPhase
@@ -71,6 +72,14 @@ typedef enum DwOnError
 	DW_ON_ERROR_RECORD
 } DwOnError;
 
+/* what happens at a fault point */
+typedef enum DwFaultAction
+{
+	DW_FAULT_ERROR,
+	DW_FAULT_CRASH,
+	DW_FAULT_SLEEP
+} DwFaultAction;
+
 /* setting side: which version of the application this session is */
 typedef enum DwSessionSide
 {
@@ -84,6 +93,7 @@ extern const struct config_enum_entry dw_phase_names[];
 extern const struct config_enum_entry dw_mirror_names[];
 extern const struct config_enum_entry dw_conflict_names[];
 extern const struct config_enum_entry dw_on_error_names[];
+extern const struct config_enum_entry dw_fault_action_names[];
 
 /* Value of a name, or -1. */
 extern int	dw_enum_value(const struct config_enum_entry *names, const char *name);

@@ -48,6 +48,13 @@ const struct config_enum_entry dw_on_error_names[] = {
 	{NULL, 0, false}
 };
 
+const struct config_enum_entry dw_fault_action_names[] = {
+	{"error", DW_FAULT_ERROR, false},
+	{"crash", DW_FAULT_CRASH, false},
+	{"sleep", DW_FAULT_SLEEP, false},
+	{NULL, 0, false}
+};
+
 static const struct config_enum_entry side_names[] = {
 	{"auto", DW_SESSION_AUTO, false},
 	{"old", DW_SESSION_OLD, false},

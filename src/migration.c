@@ -28,6 +28,7 @@
 #include "batch.h"
 #include "carry.h"
 #include "compat.h"
+#include "fault.h"
 #include "migration.h"
 #include "run.h"
 #include "verify.h"
@@ -66,6 +67,7 @@ dw_transition(DwMigration *m, const char *event, const char *note)
 			continue;
 		dw_migration_set_phase(m, t->from, t->to);
 		dw_event(m->id, m->name, event, t->from, t->to, note);
+		dw_fault_at_commit(event, m->name);
 		CommandCounterIncrement();
 		return;
 	}

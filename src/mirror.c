@@ -34,6 +34,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "rule.h"
 
 PG_FUNCTION_INFO_V1(dw_mirror);
@@ -675,6 +676,8 @@ dw_mirror(PG_FUNCTION_ARGS)
 	if (row.update && !rule->cfg.filling && !rule->cfg.checking && !rule->other_before && !bms_overlap(td->tg_updatedcols, rule->watch))
 		return PointerGetDatum(tuple);
 
+	if (unlikely(rule->faults))
+		dw_fault_here("mirror_before", rule->cfg.migration);
 	row.dirty[DW_OLD] = row.dirty[DW_NEW] = false;
 	dw_rule_reset(rule);
 	dw_rule_values(rule, DW_OLD, row.slot, row.now[DW_OLD], row.now_null[DW_OLD]);
@@ -690,5 +693,7 @@ dw_mirror(PG_FUNCTION_ARGS)
 		mirror_insert(&row);
 	if (call->first)
 		memo_store(&row, fcinfo->flinfo->fn_mcxt);
+	if (unlikely(rule->faults))
+		dw_fault_here("mirror_after", rule->cfg.migration);
 	return PointerGetDatum(result_tuple(&row, tuple));
 }

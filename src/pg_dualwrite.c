@@ -9,6 +9,7 @@
 #include "miscadmin.h"
 
 #include "dualwrite.h"
+#include "fault.h"
 #include "launcher.h"
 #include "rule.h"
 
@@ -25,6 +26,7 @@ _PG_init(void)
 {
 	dw_define_settings();
 	dw_rule_init();
+	dw_fault_init();
 	if (process_shared_preload_libraries_in_progress)
 		dw_launcher_register();
 }

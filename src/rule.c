@@ -45,6 +45,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "rule.h"
 #include "run.h"
 
@@ -87,6 +88,7 @@ relcache_callback(Datum arg, Oid relid)
 	HASH_SEQ_STATUS status;
 	DwRuleEntry *entry;
 
+	dw_fault_relcache(relid);
 	if (entries == NULL)
 		return;
 	hash_seq_init(&status, entries);
@@ -422,6 +424,7 @@ dw_rule_open(int member_id, Relation rel)
 	rule->watch = bms_copy(entry->watch);
 	rule->undecided = entry->undecided;
 	rule->has_first = entry->has_first;
+	rule->faults = dw_fault_armed("mirror_", rule->cfg.migration);
 	rule->other_before = entry->other_before;
 	strlcpy(rule->overtaken, entry->overtaken, NAMEDATALEN);
 	rule->relid = entry->relid;

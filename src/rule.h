@@ -54,6 +54,7 @@ typedef struct DwRule
 	bool		undecided;		/* the snapshot says nothing about this heap */
 	bool		has_first;		/* the table has our first trigger too */
 	bool		other_before;	/* ... and BEFORE ROW triggers of its own */
+	bool		faults;			/* a fault point of the mirror is armed */
 	char		overtaken[NAMEDATALEN]; /* one of these that fires after us; empty: none */
 	Oid			relid;
 	char		relname[NAMEDATALEN];	/* for messages */

@@ -372,6 +372,24 @@ dw_lock_name(const char *name)
 	short_tries(&tag, ExclusiveLock, psprintf("migration \"%s\"", name));
 }
 
+void
+dw_brief_lock(int kind, int key)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, key);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void
+dw_brief_unlock(int kind, int key)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, key);
+	LockRelease(&tag, ExclusiveLock, false);
+}
+
 bool
 dw_session_lock(int kind, int migration_id, bool wait)
 {

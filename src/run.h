@@ -86,6 +86,10 @@ extern bool dw_lock_excludes_writers(Oid relid);
 /* The same for the name of a migration: verbs on one name exclude each other. */
 extern void dw_lock_name(const char *name);
 
+/* A lock of the same kind for an instant; an abort gives it back, too. */
+extern void dw_brief_lock(int kind, int key);
+extern void dw_brief_unlock(int kind, int key);
+
 /*
  * Session locks on a migration (DW_LOCK_WORKER, DW_LOCK_PASS): they outlive
  * transactions and errors, and go with the process.

@@ -14,6 +14,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "migration.h"
 #include "rule.h"
 #include "work.h"
@@ -108,6 +109,7 @@ fill_member(DwWorker *w, DwMember *b, DwProgress *p)
 	dw_step_become_owner(rel);
 	dw_step_constraints_immediate();
 	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
+	dw_fault_here("fill_updated", w->m->name);
 	w->revisit_locked |= batch.locked > 0;
 	if (dw_range_done(&w->range))
 	{
@@ -131,6 +133,7 @@ fill_member(DwWorker *w, DwMember *b, DwProgress *p)
 		p->throttled_ms += w->rest_ms;
 	p->rows_per_second = w->pace.rows_per_second;
 	dw_progress_put(b->id, "fill", p);
+	dw_fault_at_commit("fill", w->m->name);
 	if (w->careful && --w->careful_left <= 0)
 		w->careful = false;
 
@@ -147,15 +150,23 @@ dw_work_fill(DwWorker *w)
 	DwMember   *b = list_nth(w->m->members, w->member);
 	DwProgress	p;
 	bool		through;
+	bool		fault;
 
 	dw_step_begin();
 	through = fill_member(w, b, &p);
+	fault = dw_fault_armed("fill_between", w->m->name);
 	if (through && w->member + 1 == list_length(w->m->members) && dw_work_unchanged(w))
 	{
 		dw_filled(w->m);
 		w->stamp = NULL;
 	}
 	dw_step_commit();
+	if (fault)
+	{
+		dw_step_begin();
+		dw_fault_here("fill_between", w->m->name);
+		dw_step_commit();
+	}
 	if (through)
 	{
 		w->member = (w->member + 1) % list_length(w->m->members);

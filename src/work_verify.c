@@ -15,6 +15,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "migration.h"
 #include "rule.h"
 #include "run.h"
@@ -187,6 +188,7 @@ verify_member(DwWorker *w, DwMember *b, bool *restart)
 	end = Min((BlockNumber) p.blocks_done + DW_CHUNK_BLOCKS, nblocks);
 	dw_step_become_owner(rel);
 	dw_check_blocks(dw_rule_open_active(b->id, rel), rel, GetActiveSnapshot(), p.blocks_done, end, &check);
+	dw_fault_here("verify_chunk", w->m->name);
 	p.blocks_done = end;
 	p.blocks_total = nblocks;
 	p.rows_done += check.rows;
@@ -198,6 +200,7 @@ verify_member(DwWorker *w, DwMember *b, bool *restart)
 	p.rows_per_second = p.batch_ms > 0 ? check.rows * 1000.0 / (p.batch_ms * 2) : 0;
 	w->rest_ms = (int) p.batch_ms;
 	dw_progress_put(b->id, "verify", &p);
+	dw_fault_at_commit("verify", w->m->name);
 	w->careful = false;
 	table_close(rel, NoLock);
 	return p.finished;
