@@ -44,7 +44,8 @@ REGRESS = \
 	rules \
 	ddl \
 	tamper \
-	faults
+	faults \
+	random
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.
 REGRESS += quickstart

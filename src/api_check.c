@@ -187,17 +187,6 @@ check_may_reconcile(DwMigration *m)
 /* blocks that one transaction of dw_reconcile checks */
 #define RECONCILE_BLOCKS 128
 
-/* So that nothing of the table's owner is left to run at our commit. */
-static void
-constraints_immediate(void)
-{
-	DwRun		run;
-
-	dw_run_begin(&run, GetUserId());
-	dw_command("SET CONSTRAINTS ALL IMMEDIATE");
-	dw_run_end(&run);
-}
-
 /* Begins a step on the member: its table locked and as it was, code of its owner contained. */
 static Relation
 open_chunk(Reconcile *r, DwRun *run, DwRule **rule)
@@ -212,7 +201,6 @@ open_chunk(Reconcile *r, DwRun *run, DwRule **rule)
 				 errdetail("Positions of rows mean nothing any more."),
 				 errhint("Call dw_reconcile again.")));
 	r->relfilenode = dw_relfilenode(rel);
-	constraints_immediate();
 	dw_run_begin(run, rel->rd_rel->relowner);
 	(void) set_config_option("lock_timeout", ROW_LOCK_MS, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PushActiveSnapshot(GetLatestSnapshot());

@@ -8,6 +8,10 @@
  * (dw_rule_age); what the backfill has written is after the mirror by that
  * test, so any batch may be repeated.
  *
+ * After a hole in the mirror (heal.c) rows can't be told by their xmin: every
+ * row in the range is looked at, and whoever moves one that isn't consistent
+ * from a range ahead to one behind heals it on the way (mirror.c).
+ *
  * Race with writers: a row version is read and its other side derived without
  * a lock; writer.c then replaces exactly that version or nothing.  Whoever was
  * faster has gone through the mirror.
@@ -38,6 +42,7 @@
 
 #include "batch.h"
 #include "compat.h"
+#include "heal.h"
 #include "writer.h"
 
 #define SLICE 0.065				/* of a page's rows a visit */
@@ -108,41 +113,6 @@ typedef enum Verdict
 	LEAVE						/* the user has to choose a side */
 } Verdict;
 
-/* After a hole in the mirror: which side was written last can be told only where the other was never written. */
-static Verdict
-heal_verdict(DwRule *rule, TupleTableSlot *slot)
-{
-	DwSide		authority = DW_AUTHORITY(rule->cfg.phase);
-	bool		back = rule->side[DW_OLD].derivable;
-	Datum		v[2][DW_MAX_COLUMNS];
-	bool		n[2][DW_MAX_COLUMNS];
-	bool		old_initial;
-	bool		new_initial;
-
-	if (dw_rule_consistent(rule, slot, NULL, NULL))
-		return ALREADY;
-	dw_rule_values(rule, DW_OLD, slot, v[DW_OLD], n[DW_OLD]);
-	dw_rule_values(rule, DW_NEW, slot, v[DW_NEW], n[DW_NEW]);
-	old_initial = dw_rule_initial(rule, DW_OLD, v[DW_OLD], n[DW_OLD]);
-	new_initial = dw_rule_initial(rule, DW_NEW, v[DW_NEW], n[DW_NEW]);
-	if (new_initial && authority == DW_OLD)
-		return FORWARD;
-	if (old_initial && !new_initial && back)
-		return BACKWARD;
-	switch (rule->cfg.conflict)
-	{
-		case DW_CONFLICT_OLD:
-			return authority == DW_OLD ? FORWARD : LEAVE;
-		case DW_CONFLICT_NEW:
-			return back ? BACKWARD : LEAVE;
-		case DW_CONFLICT_AUTHORITY:
-			return authority == DW_OLD ? FORWARD : back ? BACKWARD : LEAVE;
-		case DW_CONFLICT_ERROR:
-			break;
-	}
-	return LEAVE;
-}
-
 static Verdict
 fill_verdict(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 {
@@ -150,7 +120,17 @@ fill_verdict(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 	bool		n[DW_MAX_COLUMNS];
 
 	if (rule->cfg.heal)
-		return heal_verdict(rule, slot);
+		switch (dw_heal_decide(rule, slot))
+		{
+			case DW_HEAL_NOT:
+				return ALREADY;
+			case DW_HEAL_FORWARD:
+				return FORWARD;
+			case DW_HEAL_BACKWARD:
+				return BACKWARD;
+			case DW_HEAL_LEAVE:
+				return LEAVE;
+		}
 	switch (dw_rule_age(rule, tup->t_data))
 	{
 		case DW_AGE_AFTER:
@@ -207,40 +187,63 @@ other_rules(DwRule *rule, Relation rel)
 /*
  * What an UPDATE of other columns owes to another migration of the table, we
  * owe it, too (compare mirror_update): an unfilled row is filled, lest it look
- * like one that its mirror has seen; a row that differs is reported to a pass.
+ * like one that its mirror has seen; a row from a hole in the mirror is healed;
+ * a row that differs is reported to a pass.
  */
 static void
 serve_other(DwRule *other, HeapTuple tup, TupleTableSlot *slot, int *n, int *cols, Datum *values, bool *nulls)
 {
-	DwSideRule *side = &other->side[DW_NEW];
+	DwSide		target = DW_NEW;
+	DwSideRule *side;
 	Datum		v[DW_MAX_COLUMNS];
 	bool		isnull[DW_MAX_COLUMNS];
+	bool		owed = false;
 	DwAge		age;
 	ErrorData  *error;
 
 	dw_rule_reset(other);
 	if (other->cfg.mirror == DW_MIRROR_OFF || other->cfg.mirror == DW_MIRROR_BACKWARD)
 		return;
-	if (other->cfg.filling && DW_AUTHORITY(other->cfg.phase) == DW_OLD && (age = dw_rule_age(other, tup->t_data)) != DW_AGE_AFTER)
+	if (other->cfg.heal && other->cfg.mirror == DW_MIRROR_BOTH)
+		switch (dw_heal_decide(other, slot))
+		{
+			case DW_HEAL_NOT:
+				break;
+			case DW_HEAL_LEAVE:
+				dw_heal_leave(other, slot, NULL);
+				break;
+			case DW_HEAL_BACKWARD:
+				target = DW_OLD;
+				/* FALLTHROUGH */
+			case DW_HEAL_FORWARD:
+				dw_heal_note(other, slot, NULL, target);
+				owed = true;
+				break;
+		}
+	else if (other->cfg.filling && DW_AUTHORITY(other->cfg.phase) == DW_OLD && (age = dw_rule_age(other, tup->t_data)) != DW_AGE_AFTER)
 	{
 		dw_rule_values(other, DW_NEW, slot, v, isnull);
 		if (age == DW_AGE_UNKNOWN &&
 			(!dw_rule_initial(other, DW_NEW, v, isnull) || dw_rule_consistent(other, slot, NULL, NULL)))
 			return;
-		if (!dw_rule_derive(other, DW_NEW, slot, v, isnull, &error))
-		{
-			record(other, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
-			return;
-		}
-		for (int i = 0; i < side->n; i++)
-		{
-			cols[*n] = side->cols[i].attnum;
-			values[*n] = v[i];
-			nulls[(*n)++] = isnull[i];
-		}
+		owed = true;
 	}
 	else if (other->cfg.checking && !dw_rule_consistent(other, slot, NULL, NULL))
 		record(other, slot, NULL, "drift", NULL, "the sides don't follow from each other", false);
+	if (!owed)
+		return;
+	if (!dw_rule_derive(other, target, slot, v, isnull, &error))
+	{
+		record(other, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+		return;
+	}
+	side = &other->side[target];
+	for (int i = 0; i < side->n; i++)
+	{
+		cols[*n] = side->cols[i].attnum;
+		values[*n] = v[i];
+		nulls[(*n)++] = isnull[i];
+	}
 }
 
 /* Derives side `target` of the version in slot and stores it. */
@@ -266,9 +269,6 @@ store_row(DwRule *rule, List *others, DwWriter *writer, HeapTuple tup, TupleTabl
 	dw_rule_values(rule, target, slot, have, have_null);
 	if (dw_rule_same(rule, target, have, have_null, values, nulls))
 		return UNCHANGED;
-	if (rule->cfg.heal && !dw_rule_initial(rule, target, have, have_null))
-		record(rule, slot, &tup->t_self, target == DW_NEW ? "healed: the new side was overwritten" : "healed: the old side was overwritten",
-			   NULL, NULL, true);
 	for (; n < side->n; n++)
 		cols[n] = side->cols[n].attnum;
 	foreach(lc, others)
@@ -282,6 +282,8 @@ store_row(DwRule *rule, List *others, DwWriter *writer, HeapTuple tup, TupleTabl
 		case DW_WROTE:
 			break;
 	}
+	if (rule->cfg.heal)
+		dw_heal_note(rule, slot, &tup->t_self, target);
 	return WRITTEN;
 }
 
@@ -418,7 +420,7 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 		}
 		else if (verdict == LEAVE)
 		{
-			record(rule, slot, &tup->t_self, "drift", NULL, "both sides hold values, and the mirror was not on when they were written", false);
+			dw_heal_leave(rule, slot, &tup->t_self);
 			outcome = FAILED;
 		}
 		batch->written += outcome == WRITTEN;

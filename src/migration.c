@@ -384,8 +384,8 @@ dw_check_now(DwMigration *m, double sample, bool record, DwTotals *t, StringInfo
 
 /*
  * Rows that someone has locked can't be filled on the spot; that is for the
- * worker, who comes back.  So are constraints that would be checked when this
- * transaction commits: too late to tell which row broke them.
+ * worker, who comes back.  So are rows whose constraints this transaction may
+ * still mend before it commits: we check them at once (writer.c).
  */
 static bool
 may_fill_now(DwMigration *m)

@@ -13,6 +13,13 @@
  * under a statement: every change takes a lock that conflicts with writers,
  * or (mirror off) may come one statement late without harm.
  *
+ * Rows stored earlier need not be consistent yet.  While a pass looks for them
+ * (filling, healing, checking) the mirror looks at every row that an UPDATE
+ * brings, whatever it changes, and does what the pass would do: the new version
+ * may lie in a block that the pass has behind it.  A pass begins only when every
+ * writer knows of it: filling and healing begin under a lock that has drained
+ * them, checking waits for them.
+ *
  * Where the table has BEFORE ROW triggers of its own there are two of us.  The
  * first mirrors what the client wrote, so that no trigger computes from a
  * stale side; the last mirrors what those triggers changed, which it tells by
@@ -35,6 +42,7 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "heal.h"
 #include "rule.h"
 
 PG_FUNCTION_INFO_V1(dw_mirror);
@@ -465,6 +473,30 @@ reads_changed(Row *row, const Memo *memo)
 	return false;
 }
 
+/*
+ * Neither side changed, and rows from a hole in the mirror are being looked
+ * for: the new version may lie behind the pass, so it is treated as there.
+ */
+static void
+heal(Row *row)
+{
+	DwHeal		what = dw_heal_decide(row->rule, row->slot);
+	DwSide		target = what == DW_HEAL_BACKWARD ? DW_OLD : DW_NEW;
+	ErrorData  *error;
+
+	if (what == DW_HEAL_NOT)
+		return;
+	if (what == DW_HEAL_LEAVE)
+		dw_heal_leave(row->rule, row->slot, NULL);
+	else if (dw_rule_derive(row->rule, target, row->slot, row->out[target], row->out_null[target], &error))
+	{
+		dw_heal_note(row->rule, row->slot, NULL, target);
+		row->dirty[target] = true;
+	}
+	else
+		not_convertible(row, target, error, true);
+}
+
 static void
 mirror_update(Row *row)
 {
@@ -497,6 +529,8 @@ mirror_update(Row *row)
 		derive(row, old_set && new_set ? authority : old_set ? DW_OLD : DW_NEW);
 	else if (reads_changed(row, NULL) && (authority == DW_OLD || rule->side[DW_OLD].derivable))
 		derive(row, authority);
+	else if (rule->cfg.heal && rule->cfg.mirror == DW_MIRROR_BOTH)
+		heal(row);
 	else if (rule->cfg.checking && !dw_rule_consistent(rule, row->slot, NULL, NULL))
 		/* it may move to a block that the pass has behind it */
 		record(row, "drift", NULL, "the sides don't follow from each other");

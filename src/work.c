@@ -79,17 +79,6 @@ dw_step_become_owner(Relation rel)
 	SetUserIdAndSecContext(rel->rd_rel->relowner, SECURITY_LOCAL_USERID_CHANGE);
 }
 
-/* Immediate, so that a row that breaks a deferred constraint shows itself while the row is at hand. */
-void
-dw_step_constraints_immediate(void)
-{
-	DwRun		run;
-
-	dw_run_begin(&run, GetUserId());
-	dw_command("SET CONSTRAINTS ALL IMMEDIATE");
-	dw_run_end(&run);
-}
-
 /* ---- reports ---- */
 
 double

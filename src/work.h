@@ -61,9 +61,6 @@ extern void dw_step_commit(void);
 /* From here to the end of the step, code of the table's owner may run; waits are short. */
 extern void dw_step_become_owner(Relation rel);
 
-/* Immediate, so that a row that breaks a deferred constraint shows itself while the row is at hand. */
-extern void dw_step_constraints_immediate(void);
-
 extern double dw_ms_since(instr_time then);
 
 /* Says what the worker is doing, if that is news, or if it hasn't spoken for a while.  Not inside a step. */

@@ -107,7 +107,6 @@ fill_member(DwWorker *w, DwMember *b, DwProgress *p)
 	}
 
 	dw_step_become_owner(rel);
-	dw_step_constraints_immediate();
 	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
 	dw_fault_here("fill_updated", w->m->name);
 	w->revisit_locked |= batch.locked > 0;

@@ -5,8 +5,12 @@
  * What an UPDATE owes is done by the executor's own functions: stored generated
  * columns, CHECK and NOT NULL, indexes and their uniqueness, foreign keys.
  * Triggers of the user don't fire: the trigger list of the result relation is
- * PostgreSQL's own triggers only.  Nor does the mirror: the caller has derived
- * the other side from the very version that is replaced.
+ * PostgreSQL's own triggers only.  These run when the writer is closed, those of
+ * deferrable constraints, too: a row that breaks one shows itself while it is at
+ * hand, and nothing of the table's owner is left to run at the commit of
+ * somebody else's session.  (PostgreSQL would refuse to defer it, where the owner
+ * is somebody else.)  Nor does the mirror fire: the caller has derived the other
+ * side from the very version that is replaced.
  *
  * That no update is lost rests on heap_update: it replaces exactly the version
  * it is given, under the page's lock, or reports that somebody has updated it
@@ -33,9 +37,12 @@
 #include "compat.h"
 #include "writer.h"
 
-/* Leaves only PostgreSQL's own triggers in the list. */
+/*
+ * Leaves only PostgreSQL's own triggers in the list (a copy of the relation's),
+ * and defers none of them, whatever SET CONSTRAINTS says.
+ */
 static void
-drop_user_triggers(TriggerDesc *desc)
+keep_own_triggers(TriggerDesc *desc)
 {
 	int			n = 0;
 
@@ -52,7 +59,9 @@ drop_user_triggers(TriggerDesc *desc)
 			continue;
 		if (TRIGGER_TYPE_MATCHES(t->tgtype, TRIGGER_TYPE_ROW, TRIGGER_TYPE_AFTER, TRIGGER_TYPE_UPDATE))
 			desc->trig_update_after_row = true;
-		desc->triggers[n++] = *t;
+		desc->triggers[n] = *t;
+		desc->triggers[n].tgdeferrable = desc->triggers[n].tginitdeferred = false;
+		n++;
 	}
 	desc->numtriggers = n;
 }
@@ -71,7 +80,7 @@ dw_writer_open(Relation rel, Snapshot snapshot)
 
 	/* range table index 0: none, as for the relations of TRUNCATE */
 	InitResultRelInfo(w->rri, rel, 0, NULL, 0);
-	drop_user_triggers(w->rri->ri_TrigDesc);
+	keep_own_triggers(w->rri->ri_TrigDesc);
 	w->estate->es_opened_result_relations = lappend(w->estate->es_opened_result_relations, w->rri);
 	ExecOpenIndices(w->rri, false);
 	w->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
