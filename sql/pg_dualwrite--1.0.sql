@@ -244,6 +244,10 @@ CREATE FUNCTION dualwrite.home() RETURNS text
 CREATE FUNCTION dualwrite.sequence_value(sequence oid) RETURNS bigint
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'dw_sequence_value';
 
+-- 95 % upper bound of the rate of drift, where of n writes that were read back k had drifted (Clopper and Pearson)
+CREATE FUNCTION dualwrite.drift_bound(n bigint, k bigint) RETURNS float8
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_drift_bound';
+
 -- whose a migration is: the owner of its (first) table; where that is gone, who owned it when it began
 CREATE VIEW dualwrite.owners AS
 SELECT m.id, coalesce((SELECT c.relowner FROM dualwrite.member o JOIN pg_catalog.pg_class c ON c.oid = o.relation
@@ -485,7 +489,7 @@ WITH live AS (
       LEFT JOIN prog p ON p.migration_id = b.id
            AND p.pass = CASE WHEN b.phase = 'backfilling' OR b.heal THEN 'fill' ELSE 'verify' END
 ), fin AS (
-    SELECT s.*,
+    SELECT s.*, q.samples, q.sample_drift,
            CASE WHEN s.phase IN ('finalized', 'aborted') THEN 'idle'
                 WHEN NOT coalesce(s.present, false) THEN 'failed'
                 WHEN s.failed THEN 'failed'
@@ -499,6 +503,11 @@ WITH live AS (
                 WHEN coalesce(s.blocks_total, 0) = 0 THEN 0
                 ELSE least(100, round(floor(1000.0 * s.blocks_done / s.blocks_total) / 10, 1)) END AS pct
       FROM st s
+      LEFT JOIN LATERAL (SELECT coalesce(sum(dualwrite.sequence_value(c.oid)) FILTER (WHERE c.relname = 'm' || b.id || '_samples'), 0)::bigint AS samples,
+                                coalesce(sum(dualwrite.sequence_value(c.oid)) FILTER (WHERE c.relname = 'm' || b.id || '_sample_drift'), 0)::bigint AS sample_drift
+                           FROM dualwrite.member b JOIN pg_catalog.pg_class c ON c.relkind = 'S' AND c.relnamespace = 'dualwrite'::regnamespace
+                            AND c.relname IN (('m' || b.id || '_samples')::name, ('m' || b.id || '_sample_drift')::name)
+                          WHERE b.migration_id = s.id HAVING count(*) > 0) q ON s.mine
 )
 SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_since,
        f.state_now AS state,
@@ -562,7 +571,9 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
             WHEN f.two_way AND f.verified_at < f.phase_since THEN format('SELECT * FROM dw_verify(%L); -- dw_finalize needs a verification made after the switch', f.name)
             ELSE format('SELECT dw_finalize(%L); -- once no application version uses the old side%s', f.name,
                         CASE WHEN f.two_way AND f.open_drift = 0 THEN '; until then dw_rollback is the way back' END) END AS next_step,
-       f.started_at, f.finished_at
+       f.started_at, f.finished_at,
+       f.samples AS sampled_writes, f.sample_drift AS sampled_drift,
+       CASE WHEN f.samples > 0 THEN dualwrite.drift_bound(f.samples, f.sample_drift) END AS drift_rate_bound
   FROM fin f;
 COMMENT ON VIEW @extschema@.dw_status IS 'one row a migration: where it is, why, and what to do next';
 GRANT SELECT ON @extschema@.dw_status TO PUBLIC;

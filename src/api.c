@@ -353,6 +353,7 @@ dw_set(PG_FUNCTION_ARGS)
 	Jsonb	   *changes;
 	Jsonb	   *merged;
 	bool		barrier;
+	ListCell   *lc;
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -395,6 +396,9 @@ dw_set(PG_FUNCTION_ARGS)
 		dw_lock_tables(m, mode);
 		locks_last(mode == AccessExclusiveLock ? "ACCESS EXCLUSIVE" : "SHARE ROW EXCLUSIVE");
 	}
+	if (o.sample_rate > 0)
+		foreach(lc, m->members)
+			dw_attach_samples(((DwMember *) lfirst(lc))->id, ((DwMember *) lfirst(lc))->relid);
 	dw_migration_set_options(m, merged, o.mirror, o.conflict, o.on_error);
 	dw_event(m->id, m->name, "set", -1, -1, DatumGetCString(DirectFunctionCall1(jsonb_out, JsonbPGetDatum(changes))));
 	CommandCounterIncrement();

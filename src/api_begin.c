@@ -725,6 +725,8 @@ attach_rules(Spec *spec, int member_id)
 	dw_member_insert(member_id, id, 1, RelationGetRelid(rel), names_of(spec, DW_OLD, false), names_of(spec, DW_NEW, false),
 					 names_of(spec, DW_NEW, true), spec->has_backward, dw_relfilenode(rel));
 	dw_attach_rules(member_id, rel, spec->n[DW_OLD], texts[DW_OLD], spec->n[DW_NEW], texts[DW_NEW]);
+	if (spec->options.sample_rate > 0)
+		dw_attach_samples(member_id, spec->relid);
 	CommandCounterIncrement();
 
 	/* planning and evaluating a rule may run code of the owner */

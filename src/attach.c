@@ -80,6 +80,14 @@ free_schema(int member_id)
 	return name;
 }
 
+static void
+make_sequence(int member_id, const char *what)
+{
+	command(psprintf("CREATE SEQUENCE dualwrite.m%d_%s", member_id, what));
+	/* for dw_status, which asks as whoever reads it */
+	command(psprintf("GRANT SELECT ON SEQUENCE dualwrite.m%d_%s TO PUBLIC", member_id, what));
+}
+
 /*
  * Parsing a rule may run code of the owner (a domain's CHECK, for a literal of
  * an array of it), so it is parsed as the owner, who may not create anything
@@ -115,14 +123,9 @@ dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backwar
 		/* without CASCADE: anything else in there was not ours */
 		command(psprintf("DROP SCHEMA %s", stage));
 	}
-	for (int i = 0; i < 3; i++)
-	{
-		char	   *name = psprintf("m%d_%s", member_id, i == 0 ? "old_written" : i == 1 ? "new_written" : "losses");
-
-		command(psprintf("CREATE SEQUENCE dualwrite.%s", name));
-		/* for dw_status, which asks as whoever reads it */
-		command(psprintf("GRANT SELECT ON SEQUENCE dualwrite.%s TO PUBLIC", name));
-	}
+	make_sequence(member_id, "old_written");
+	make_sequence(member_id, "new_written");
+	make_sequence(member_id, "losses");
 	CommandCounterIncrement();
 	dw_attach_dependencies(member_id, RelationGetRelid(rel));
 }
@@ -182,6 +185,27 @@ dw_attach_dependencies(int member_id, Oid relid)
 		goes_with(sequence, rule);
 	}
 	CommandCounterIncrement();
+}
+
+void
+dw_attach_samples(int member_id, Oid relid)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+
+	(void) RelationGetIndexList(rel);
+	if (!OidIsValid(rel->rd_pkindex))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("option \"sample_rate\" needs a primary key, and table \"%s\" has none", RelationGetRelationName(rel)),
+				 errdetail("A write is read back by the key of its row."),
+				 errhint("Leave it out, or add a primary key first.")));
+	relation_close(rel, AccessShareLock);
+	if (OidIsValid(get_relname_relid(psprintf("m%d_samples", member_id), get_namespace_oid(DW_SCHEMA, false))))
+		return;
+	make_sequence(member_id, "samples");
+	make_sequence(member_id, "sample_drift");
+	CommandCounterIncrement();
+	dw_attach_dependencies(member_id, relid);
 }
 
 /* ---- triggers ---- */

@@ -26,6 +26,9 @@ extern void dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleT
 /* Records anew what a dump loses: that the rules go with the table. */
 extern void dw_attach_dependencies(int member_id, Oid relid);
 
+/* Makes the counters of writes that are read back, if they aren't there.  55000 where the table has no primary key. */
+extern void dw_attach_samples(int member_id, Oid relid);
+
 /*
  * Makes the triggers of a member, or mends them: missing, disabled, or no
  * longer first and last.  Needs SHARE ROW EXCLUSIVE on the table, or what

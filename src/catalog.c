@@ -39,6 +39,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "options.h"
 #include "run.h"
 
 PG_FUNCTION_INFO_V1(dw_sequence_value);
@@ -53,6 +54,7 @@ enum
 	MIGRATION_CONFLICT = 8,
 	MIGRATION_ON_ERROR = 9,
 	MIGRATION_HEAL = 10,
+	MIGRATION_OPTIONS = 11,
 	MIGRATION_HOME = 13,
 	MIGRATION_CHECKING = 14,
 	MEMBER_ID = 1,
@@ -771,6 +773,12 @@ dw_loss_count(int member_id)
 	touch_sequence(member_id, "losses", 0);
 }
 
+void
+dw_sample_count(int member_id, bool drift)
+{
+	touch_sequence(member_id, drift ? "sample_drift" : "samples", 0);
+}
+
 int64
 dw_loss_counted(DwMigration *m)
 {
@@ -992,6 +1000,7 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	bool		isnull;
 	Datum		snapshot;
 	bool		snapshot_null;
+	DwOptions	options;
 
 	memset(cfg, 0, sizeof(*cfg));
 	if (tup == NULL)
@@ -1020,6 +1029,8 @@ dw_mirror_config(int member_id, DwMirrorConfig *cfg)
 	cfg->conflict = dw_enum_value(dw_conflict_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_CONFLICT, desc, &isnull)));
 	cfg->on_error = dw_enum_value(dw_on_error_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_ON_ERROR, desc, &isnull)));
 	cfg->heal = DatumGetBool(heap_getattr(tup, MIGRATION_HEAL, desc, &isnull));
+	dw_options_read(DatumGetJsonbP(heap_getattr(tup, MIGRATION_OPTIONS, desc, &isnull)), &options);
+	cfg->sample_rate = options.sample_rate;
 	cfg->checking = 0 != DatumGetInt64(heap_getattr(tup, MIGRATION_CHECKING, desc, &isnull));
 	/* in a restored copy the snapshot is about another heap */
 	if (strcmp(TextDatumGetCString(heap_getattr(tup, MIGRATION_HOME, desc, &isnull)), dw_home()) != 0)

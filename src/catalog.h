@@ -93,6 +93,7 @@ typedef struct DwMirrorConfig
 	bool		checking;		/* a pass in chunks is under way */
 	bool		has_backward;
 	bool		filling;
+	double		sample_rate;	/* of the writes to read back */
 	DwBegin		begin;
 } DwMirrorConfig;
 
@@ -224,6 +225,9 @@ extern int64 dw_drift_last(void);
  */
 extern void dw_loss_count(int member_id);
 extern int64 dw_loss_counted(DwMigration *m);
+
+/* Counts a write that was read back; drift: again, if it had drifted. */
+extern void dw_sample_count(int member_id, bool drift);
 
 /* the sequence that remembers when a side was last written gets now's value */
 extern void dw_side_written(int member_id, DwSide side);

@@ -44,6 +44,7 @@
 #include "fault.h"
 #include "heal.h"
 #include "rule.h"
+#include "sample.h"
 
 PG_FUNCTION_INFO_V1(dw_mirror);
 
@@ -729,5 +730,8 @@ dw_mirror(PG_FUNCTION_ARGS)
 		memo_store(&row, fcinfo->flinfo->fn_mcxt);
 	if (unlikely(rule->faults))
 		dw_fault_here("mirror_after", rule->cfg.migration);
-	return PointerGetDatum(result_tuple(&row, tuple));
+	tuple = result_tuple(&row, tuple);
+	if (!call->first && dw_sample_due(rule->cfg.sample_rate))
+		dw_sample_note(rule, tuple);
+	return PointerGetDatum(tuple);
 }

@@ -22,6 +22,7 @@ typedef enum OptionKind
 	ENUM_OPTION,
 	BOOL_OPTION,
 	INT_OPTION,
+	FRACTION_OPTION,
 	LATER_OPTION				/* part of the contract, not of this version */
 } OptionKind;
 
@@ -52,7 +53,9 @@ static const Option options[] = {
 	"how long one transaction of the backfill may take"},
 	{"max_rows_per_second", INT_OPTION, offsetof(DwOptions, max_rows_per_second), NULL, 0, "rows/s", "pg_dualwrite.max_rows_per_second", NULL,
 	"any time", "limit of the backfill; 0: none"},
-	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION}, {"proof", LATER_OPTION}, {"sample_rate", LATER_OPTION},
+	{"sample_rate", FRACTION_OPTION, offsetof(DwOptions, sample_rate), NULL, 0, NULL, NULL, "0", "any time",
+	"fraction of the writes that is read back before the commit and compared; 0: none, 1: all"},
+	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION}, {"proof", LATER_OPTION},
 	{"new_reads_percent", LATER_OPTION}, {"max_wal_per_second", LATER_OPTION}, {"max_replica_lag", LATER_OPTION},
 	{"max_slot_retention", LATER_OPTION}, {"window", LATER_OPTION}, {"throttle_query", LATER_OPTION}, {"workers", LATER_OPTION},
 	{"vacuum", LATER_OPTION},
@@ -86,6 +89,8 @@ bad_value(const Option *option, const char *value)
 	initStringInfo(&known);
 	if (option->kind == BOOL_OPTION)
 		appendStringInfoString(&known, "true or false");
+	else if (option->kind == FRACTION_OPTION)
+		appendStringInfoString(&known, "a number from 0 to 1");
 	else if (option->kind == INT_OPTION)
 		appendStringInfo(&known, "a number, %s%s", option->flags ? "1 or more" : "0 or more", option->flags ? " (in ms, or a text with a unit, such as \"5ms\")" : "");
 	else
@@ -123,6 +128,7 @@ read_option(const Option *option, const char *value, DwOptions *result)
 {
 	char	   *field = (char *) result + option->offset;
 	int			i;
+	double		d;
 
 	switch (option->kind)
 	{
@@ -139,6 +145,11 @@ read_option(const Option *option, const char *value, DwOptions *result)
 			if (!parse_int(value, &i, option->flags, NULL) || i < 0 || (option->offset == offsetof(DwOptions, batch_time) && i == 0))
 				bad_value(option, value);
 			memcpy(field, &i, sizeof(int));
+			break;
+		case FRACTION_OPTION:
+			if (!parse_real(value, &d, 0, NULL) || !(d >= 0 && d <= 1))
+				bad_value(option, value);
+			memcpy(field, &d, sizeof(double));
 			break;
 		case LATER_OPTION:
 			ereport(ERROR,
@@ -162,6 +173,7 @@ dw_options_read(Jsonb *object, DwOptions *result)
 	result->subscribers_ready = false;
 	result->batch_time = dw_default_batch_time;
 	result->max_rows_per_second = dw_default_max_rows;
+	result->sample_rate = 0;
 	if (!JB_ROOT_IS_OBJECT(object))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

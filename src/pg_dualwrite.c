@@ -12,6 +12,7 @@
 #include "fault.h"
 #include "launcher.h"
 #include "rule.h"
+#include "sample.h"
 
 #ifdef PG_MODULE_MAGIC_EXT
 PG_MODULE_MAGIC_EXT(.name = "pg_dualwrite",.version = "1.0");
@@ -26,6 +27,7 @@ _PG_init(void)
 {
 	dw_define_settings();
 	dw_rule_init();
+	dw_sample_init();
 	dw_fault_init();
 	if (process_shared_preload_libraries_in_progress)
 		dw_launcher_register();
