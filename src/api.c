@@ -132,9 +132,10 @@ dw_verb_begin(const char *verb, const char *name)
 	return m;
 }
 
-void
-dw_lock_tables(DwMigration *m, LOCKMODE mode)
+static void
+lock_tables(DwMigration *m, LOCKMODE mode, List *(*more) (void *arg), void *arg)
 {
+	List	   *relids = NIL;
 	ListCell   *lc;
 
 	foreach(lc, m->members)
@@ -142,10 +143,17 @@ dw_lock_tables(DwMigration *m, LOCKMODE mode)
 		DwMember   *b = lfirst(lc);
 
 		if (get_rel_name(b->relid))
-			dw_lock_relation(b->relid, mode);
+			relids = lappend_oid(relids, b->relid);
 	}
+	dw_lock_relations(relids, mode, more, arg);
 	/* whatever was known before the lock may be out of date */
 	*m = *dw_migration_get(m->id);
+}
+
+void
+dw_lock_tables(DwMigration *m, LOCKMODE mode)
+{
+	lock_tables(m, mode, NULL, NULL);
 }
 
 void
@@ -551,18 +559,59 @@ dw_rollback(PG_FUNCTION_ARGS)
 
 /* ---- the two ends ---- */
 
-static void
-detach_members(DwMigration *m)
+/* What goes with the end of a migration. */
+typedef struct Going
 {
+	DwMigration *m;
+	DwSide		side;			/* finalize: old; abort: new */
+	bool		columns;		/* those of the side go, too (new: if dw_begin created them) */
+} Going;
+
+/* Columns of a member that go; NIL if none. */
+static List *
+columns_going(const Going *g, DwMember *b)
+{
+	DwSideColumns *sides;
+
+	if (!g->columns || (g->side == DW_NEW && b->ncreated == 0) || (sides = dw_side_columns(b->id)) == NULL)
+		return NIL;
+	return g->side == DW_OLD ? sides->names[DW_OLD] : dw_created_columns(b, sides);
+}
+
+/* Everything beside the tables that has to be locked for that. */
+static List *
+relations_going(void *arg)
+{
+	const Going *g = arg;
+	List	   *relids = NIL;
 	ListCell   *lc;
 
-	foreach(lc, m->members)
+	foreach(lc, g->m->members)
 	{
 		DwMember   *b = lfirst(lc);
 
-		dw_detach(b->id, b->relid);
+		relids = list_concat(relids, dw_attach_relations(b->id));
+		relids = list_concat(relids, dw_columns_relations(b->relid, columns_going(g, b)));
 	}
+	return relids;
+}
+
+/* The mirror and the columns go; all locks are held. */
+static void
+remove_members(const Going *g)
+{
+	List	   *columns = NIL;
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	/* named before the rules that know them go */
+	foreach(lc, g->m->members)
+		columns = lappend(columns, columns_going(g, lfirst(lc)));
+	foreach(lc, g->m->members)
+		dw_detach(((DwMember *) lfirst(lc))->id, ((DwMember *) lfirst(lc))->relid);
 	CommandCounterIncrement();
+	forboth(lc, g->m->members, lc2, columns)
+		dw_drop_columns(((DwMember *) lfirst(lc))->relid, lfirst(lc2));
 }
 
 Datum
@@ -570,9 +619,8 @@ dw_finalize(PG_FUNCTION_ARGS)
 {
 	DwMigration *m = dw_verb_begin("dw_finalize()", name_arg(fcinfo, "dw_finalize"));
 	bool		drop_old = PG_ARGISNULL(1) ? true : PG_GETARG_BOOL(1);
+	Going		going = {m, DW_OLD, drop_old};
 	ListCell   *lc;
-	ListCell   *lc2;
-	List	   *columns = NIL;
 
 	if (m->phase == DW_FINALIZED)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is finalized already", m->name));
@@ -580,7 +628,7 @@ dw_finalize(PG_FUNCTION_ARGS)
 	if (m->phase != DW_SWITCHED)
 		wrong_phase(m, "finalized", "SELECT dw_switch(%s) comes first.");
 	dw_check_tables(m);
-	dw_lock_tables(m, AccessExclusiveLock);
+	lock_tables(m, AccessExclusiveLock, relations_going, &going);
 	dw_work_now(m);
 	if (m->phase != DW_SWITCHED)
 		wrong_phase(m, "finalized", "Look at dw_status, migration %s.");
@@ -592,26 +640,17 @@ dw_finalize(PG_FUNCTION_ARGS)
 				 errdetail("The last verification is older than the switch."),
 				 errhint("SELECT * FROM dw_verify(%s), then repeat the call.", quote_literal_cstr(m->name))));
 
-	/* named before the functions that know them go */
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);
 		DwSideColumns *sides = dw_side_columns(b->id);
 
-		columns = lappend(columns, sides);
 		if (sides == NULL)
 			elog(ERROR, "the rules of member %d are missing", b->id);
 		if (drop_old)
 			dw_check_counterparts(m, b->relid, sides);
 	}
-	detach_members(m);
-	forboth(lc, m->members, lc2, columns)
-	{
-		DwMember   *b = lfirst(lc);
-
-		if (drop_old)
-			dw_drop_columns(b->relid, ((DwSideColumns *) lfirst(lc2))->names[DW_OLD]);
-	}
+	remove_members(&going);
 	locks_last("ACCESS EXCLUSIVE");
 	dw_migration_forget(m);
 	dw_transition(m, "finalize", drop_old ? "the old side was dropped" : "the old side was kept");
@@ -737,9 +776,8 @@ dw_abort(PG_FUNCTION_ARGS)
 	bool		present = !table_missing(m);
 	bool		rules;
 	bool		created = false;
+	Going		going = {m, DW_NEW, false};
 	ListCell   *lc;
-	ListCell   *lc2;
-	List	   *columns = NIL;
 
 	if (m->phase == DW_ABORTED)
 		PG_RETURN_TEXT_P(result("migration \"%s\" is aborted already", m->name));
@@ -748,28 +786,16 @@ dw_abort(PG_FUNCTION_ARGS)
 	 * Where the rules are lost, so may be the old side, and with them the
 	 * names of the columns: everything that holds data stays.
 	 */
-	rules = present && rules_present(m);
+	rules = going.columns = present && rules_present(m);
 	if (rules && !accept_loss)
 		check_loss(m, &scan);
 	if (present)
-		dw_lock_tables(m, AccessExclusiveLock);
+		lock_tables(m, AccessExclusiveLock, relations_going, &going);
 	if (rules && !accept_loss)
 		recheck_loss(m, &scan);
 	foreach(lc, m->members)
-	{
-		DwMember   *b = lfirst(lc);
-
-		created |= b->ncreated > 0;
-		columns = lappend(columns, rules && b->ncreated > 0 ? dw_side_columns(b->id) : NULL);
-	}
-	detach_members(m);
-	forboth(lc, m->members, lc2, columns)
-	{
-		DwMember   *b = lfirst(lc);
-
-		if (lfirst(lc2))
-			dw_drop_columns(b->relid, dw_created_columns(b, lfirst(lc2)));
-	}
+		created |= ((DwMember *) lfirst(lc))->ncreated > 0;
+	remove_members(&going);
 	if (present)
 		locks_last("ACCESS EXCLUSIVE");
 	dw_migration_set_failed(m->id, false, NULL);

@@ -156,6 +156,22 @@ member_sequences(int member_id, List **names)
 	return oids;
 }
 
+List *
+dw_attach_relations(int member_id)
+{
+	List	   *names;
+	List	   *oids = member_sequences(member_id, &names);
+
+	for (int temp = 0; temp < 2; temp++)
+	{
+		Oid			view = dw_rules_view(member_id, temp);
+
+		if (OidIsValid(view))
+			oids = lappend_oid(oids, view);
+	}
+	return oids;
+}
+
 /* AUTO: the object goes along with the other one, and is in nobody's way. */
 static void
 goes_with(ObjectAddress object, ObjectAddress other)

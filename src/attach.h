@@ -23,6 +23,9 @@ extern char *dw_table_name(Oid relid);
 /* Makes the view m<member>_rules and the sequences of a new member. */
 extern void dw_attach_rules(int member_id, Relation rel, int nold, const DwRuleText *backward, int nnew, const DwRuleText *forward);
 
+/* The view and the sequences of a member, as far as they are there: OIDs. */
+extern List *dw_attach_relations(int member_id);
+
 /* Records anew what a dump loses: that the rules go with the table. */
 extern void dw_attach_dependencies(int member_id, Oid relid);
 

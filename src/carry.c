@@ -213,6 +213,36 @@ dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides)
 				 errhint("Let them use the new side, or drop them; nothing is ever dropped with CASCADE.")));
 }
 
+List *
+dw_columns_relations(Oid relid, List *names)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *attnums = NIL;
+	List	   *oids = NIL;
+	DwRun		run;
+	ListCell   *lc;
+
+	foreach(lc, names)
+		attnums = lappend_int(attnums, get_attnum(relid, lfirst(lc)));
+	dw_run_begin(&run, dw_own_role());
+	/* in an order that is the same for everybody */
+	DW_SQL("SELECT c.confrelid FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.contype = 'f' AND c.conkey && $2"
+		   " UNION SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'"
+		   " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+		   " AND d.refobjid = $1 AND d.refobjsubid = ANY ($2) AND d.deptype IN ('a', 'i') ORDER BY 1",
+		   DW_OID(relid), DW_DATUM(INT2ARRAYOID, int2_array(attnums), false));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Oid			oid = atooid(dw_sql_text(i, 0, cxt));
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		oids = lappend_oid(oids, oid);
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	return oids;
+}
+
 void
 dw_drop_columns(Oid relid, List *names)
 {

@@ -30,6 +30,9 @@ extern bool dw_new_side_deferrable(DwMember *b);
  */
 extern void dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides);
 
+/* Other relations that PostgreSQL locks to drop these columns: tables that their foreign keys reference, their sequences.  OIDs. */
+extern List *dw_columns_relations(Oid relid, List *names);
+
 /* ALTER TABLE ... DROP COLUMN, as the table's owner, never CASCADE. */
 extern void dw_drop_columns(Oid relid, List *names);
 

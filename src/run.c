@@ -19,18 +19,22 @@
  *
  * Locks: tries are short, because a request that waits for a strong lock
  * makes every later writer queue behind it.  Each try is a subtransaction, so
- * that its timeout can be caught.
+ * that its timeout can be caught, and what it has got is given back with it: a
+ * verb that needs several relations gets all or none, and only then changes
+ * anything.
  */
 #include "postgres.h"
 
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
@@ -229,27 +233,78 @@ describe_holders(const LOCKTAG *tag, LOCKMODE mode)
 	return buf.data;
 }
 
-/* One try: true if the lock was got within the timeout. */
+/* What a verb wants to lock. */
+typedef struct Wanted
+{
+	LOCKMODE	mode;
+	List	   *relids;			/* NIL: the tag is all */
+	List	   *(*more) (void *arg);	/* see dw_lock_relations */
+	void	   *arg;
+	LOCKTAG		tag;			/* the lock that is being waited for, or was in vain */
+	const char *what;			/* ... for the message */
+} Wanted;
+
+/* Sets the timeout for the next lock to what is left of it since start. */
+static void
+arm_timeout(instr_time start)
+{
+	instr_time	now;
+	char		timeout[32];
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	snprintf(timeout, sizeof(timeout), "%d", Max(dw_lock_timeout - (int) INSTR_TIME_GET_MILLISEC(now), 1));
+	(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static void
+acquire_relations(Wanted *w, List *relids, instr_time start)
+{
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		SET_LOCKTAG_RELATION(w->tag, MyDatabaseId, lfirst_oid(lc));
+		arm_timeout(start);
+		LockRelationOid(lfirst_oid(lc), w->mode);
+	}
+}
+
+/* All of it within one timeout, as what we have got already keeps others waiting. */
+static void
+acquire(Wanted *w)
+{
+	instr_time	start;
+	int			nestlevel = NewGUCNestLevel();
+
+	INSTR_TIME_SET_CURRENT(start);
+	if (w->relids == NIL)
+	{
+		arm_timeout(start);
+		(void) LockAcquire(&w->tag, w->mode, false, false);
+	}
+	else
+	{
+		acquire_relations(w, w->relids, start);
+		if (w->more)
+			acquire_relations(w, w->more(w->arg), start);
+	}
+	AtEOXact_GUC(true, nestlevel);
+}
+
+/* One try: true if all was got within the timeout; else nothing was. */
 static bool
-try_lock(const LOCKTAG *tag, LOCKMODE mode)
+try_lock(Wanted *w)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool got = false;
-	char		timeout[32];
 
-	snprintf(timeout, sizeof(timeout), "%d", dw_lock_timeout);
 	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		int			nestlevel = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		if (tag->locktag_type == LOCKTAG_RELATION)
-			LockRelationOid((Oid) tag->locktag_field2, mode);
-		else
-			(void) LockAcquire(tag, mode, false, false);
-		AtEOXact_GUC(true, nestlevel);
+		acquire(w);
 		ReleaseCurrentSubTransaction();
 		got = true;
 	}
@@ -261,7 +316,8 @@ try_lock(const LOCKTAG *tag, LOCKMODE mode)
 		edata = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		if (edata->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		/* a deadlock, where lock_timeout is the longer one: given way, it is none any more */
+		if (edata->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && edata->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
 			ReThrowError(edata);
 		FreeErrorData(edata);
 	}
@@ -271,15 +327,27 @@ try_lock(const LOCKTAG *tag, LOCKMODE mode)
 	return got;
 }
 
+/* What could not be locked, for the message; palloc'd. */
+static const char *
+describe_wanted(const Wanted *w)
+{
+	char	   *name;
+
+	if (w->relids == NIL)
+		return w->what;
+	name = get_rel_name((Oid) w->tag.locktag_field2);
+	return psprintf("%s \"%s\"", get_rel_relkind((Oid) w->tag.locktag_field2) == RELKIND_SEQUENCE ? "sequence" : "table", name ? name : "?");
+}
+
 static void
-short_tries(const LOCKTAG *tag, LOCKMODE mode, const char *what)
+short_tries(Wanted *w)
 {
 	int			tries = holds_table_locks() ? 1 : dw_lock_retries;
 	char	   *holders;
 
 	for (int i = 1;; i++)
 	{
-		if (try_lock(tag, mode))
+		if (try_lock(w))
 			return;
 		if (i >= tries)
 			break;
@@ -294,10 +362,10 @@ short_tries(const LOCKTAG *tag, LOCKMODE mode, const char *what)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	holders = describe_holders(tag, mode);
+	holders = describe_holders(&w->tag, w->mode);
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("could not lock %s in %d %s of %d ms", what, tries, tries == 1 ? "try" : "tries", dw_lock_timeout),
+			 errmsg("could not lock %s in %d %s of %d ms", describe_wanted(w), tries, tries == 1 ? "try" : "tries", dw_lock_timeout),
 			 holders[0] ? errdetail("It is held by %s.", holders) : 0,
 			 tries == 1 && dw_lock_retries > 1
 			 ? errhint("There was one try only, because this transaction holds table locks already. Repeat the whole transaction.")
@@ -305,19 +373,29 @@ short_tries(const LOCKTAG *tag, LOCKMODE mode, const char *what)
 }
 
 void
+dw_lock_relations(List *relids, LOCKMODE mode, List *(*more) (void *arg), void *arg)
+{
+	Wanted		w = {.mode = mode,.relids = relids,.more = more,.arg = arg};
+	bool		held = more == NULL;
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		if (get_rel_name(lfirst_oid(lc)) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", lfirst_oid(lc))));
+		SET_LOCKTAG_RELATION(w.tag, MyDatabaseId, lfirst_oid(lc));
+		held &= dw_lock_held(&w.tag, mode);
+	}
+	if (relids != NIL && !held)
+		short_tries(&w);
+}
+
+void
 dw_lock_relation(Oid relid, LOCKMODE mode)
 {
-	LOCKTAG		tag;
-	char	   *name = get_rel_name(relid);
-
-	if (name == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	if (dw_lock_held(&tag, mode))
-		return;
-	short_tries(&tag, mode, psprintf("table \"%s\"", name));
+	dw_lock_relations(list_make1_oid(relid), mode, NULL, NULL);
 }
 
 char *
@@ -366,10 +444,10 @@ own_tag(LOCKTAG *tag, int kind, uint32 key)
 void
 dw_lock_name(const char *name)
 {
-	LOCKTAG		tag;
+	Wanted		w = {.mode = ExclusiveLock,.what = psprintf("migration \"%s\"", name)};
 
-	own_tag(&tag, DW_LOCK_NAME, hash_bytes((const unsigned char *) name, strlen(name)));
-	short_tries(&tag, ExclusiveLock, psprintf("migration \"%s\"", name));
+	own_tag(&w.tag, DW_LOCK_NAME, hash_bytes((const unsigned char *) name, strlen(name)));
+	short_tries(&w);
 }
 
 void

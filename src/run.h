@@ -5,8 +5,9 @@
 #ifndef DW_RUN_H
 #define DW_RUN_H
 
-#include "storage/lockdefs.h"
 #include "executor/spi.h"
+#include "nodes/pg_list.h"
+#include "storage/lockdefs.h"
 #include "utils/rel.h"
 
 /* what dw_run_begin changed; lives on the caller's stack */
@@ -62,7 +63,8 @@ extern char *dw_sql_text(uint64 row, int column, MemoryContext cxt);
 
 /*
  * Runs a command, between dw_run_begin and dw_run_end.  Locks that it needs
- * are waited for no longer than dw_lock_timeout (55P03).
+ * are waited for no longer than dw_lock_timeout (55P03); those that others may
+ * hold for long are taken beforehand, by dw_lock_relations.
  */
 extern void dw_command(const char *sql);
 
@@ -73,6 +75,13 @@ extern void dw_command(const char *sql);
  * end of the transaction.
  */
 extern void dw_lock_relation(Oid relid, LOCKMODE mode);
+
+/*
+ * The same for several relations: each try gets all of them within one
+ * dw_lock_timeout, or none.  more, if given, is called with them locked and says
+ * what else is to be locked then (a list of OIDs); it may be called more than once.
+ */
+extern void dw_lock_relations(List *relids, LOCKMODE mode, List *(*more) (void *arg), void *arg);
 
 /* Who holds locks on the relation that conflict with the mode, for a message; palloc'd. */
 extern char *dw_describe_holders(Oid relid, LOCKMODE mode);
