@@ -45,6 +45,7 @@
 #include "heal.h"
 #include "rule.h"
 #include "sample.h"
+#include "tuple.h"
 
 PG_FUNCTION_INFO_V1(dw_mirror);
 
@@ -86,6 +87,21 @@ typedef struct Row
 	bool		out_null[2][DW_MAX_COLUMNS];
 	bool		dirty[2];
 } Row;
+
+static inline bool
+same_value(const DwColumn *col, Datum v1, bool null1, Datum v2, bool null2)
+{
+	if (null1 || null2)
+		return null1 == null2;
+	return col->typbyval ? v1 == v2 : datum_image_eq(v1, v2, false, col->typlen);
+}
+
+/* Did the statement SET the column? */
+static inline bool
+was_set(const Row *row, AttrNumber attnum)
+{
+	return bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, row->td->tg_updatedcols);
+}
 
 /* ---- consequences ---- */
 
@@ -237,10 +253,9 @@ fill_unset(Row *row)
 	dw_rule_values(rule, DW_NEW, row->old, old, old_null);
 	for (int i = 0; i < side->n; i++)
 	{
-		bool		same = old_null[i] == row->now_null[DW_NEW][i] &&
-			(old_null[i] || datum_image_eq(old[i], row->now[DW_NEW][i], side->cols[i].typbyval, side->cols[i].typlen));
+		bool		same = same_value(&side->cols[i], old[i], old_null[i], row->now[DW_NEW][i], row->now_null[DW_NEW][i]);
 
-		given[i] = !same || bms_is_member(side->cols[i].attnum - FirstLowInvalidHeapAttributeNumber, row->td->tg_updatedcols);
+		given[i] = !same || was_set(row, side->cols[i].attnum);
 		unset += !given[i];
 	}
 	if (unset == 0 || rule->cfg.mirror == DW_MIRROR_BACKWARD)
@@ -414,13 +429,19 @@ unfilled(Row *row)
 	return left_behind(row);
 }
 
-/* Has a column of the side another value than in OLD, or (memo) than the first of us left there? */
+/*
+ * Has a column of the side another value than in OLD, or (memo) than the first
+ * of us left there?  set: the statement SETs one of them.  Where it doesn't and
+ * the table has no BEFORE triggers of its own, nobody has changed it.
+ */
 static bool
-changed(Row *row, DwSide s, const Memo *memo, bool *by_trigger)
+changed(Row *row, DwSide s, bool set, const Memo *memo, bool *by_trigger)
 {
 	DwSideRule *side = &row->rule->side[s];
 	bool		result = false;
 
+	if (!set && memo == NULL && !row->rule->other_before)
+		return false;
 	for (int i = 0; i < side->n; i++)
 	{
 		DwColumn   *col = &side->cols[i];
@@ -434,11 +455,10 @@ changed(Row *row, DwSide s, const Memo *memo, bool *by_trigger)
 		}
 		else
 			value = slot_getattr(row->old, col->attnum, &isnull);
-		if (isnull == row->now_null[s][i] &&
-			(isnull || datum_image_eq(value, row->now[s][i], col->typbyval, col->typlen)))
+		if (same_value(col, value, isnull, row->now[s][i], row->now_null[s][i]))
 			continue;
 		result = true;
-		if (memo || !bms_is_member(col->attnum - FirstLowInvalidHeapAttributeNumber, row->td->tg_updatedcols))
+		if (memo || !was_set(row, col->attnum))
 			*by_trigger = true;
 	}
 	return result;
@@ -448,6 +468,8 @@ changed(Row *row, DwSide s, const Memo *memo, bool *by_trigger)
 static bool
 reads_changed(Row *row, const Memo *memo)
 {
+	if (memo == NULL && !row->rule->other_before && !bms_overlap(row->td->tg_updatedcols, row->rule->reads))
+		return false;
 	/* a function that a rule inlines may have been replaced between the two triggers */
 	if (memo && !bms_equal(memo->read_set, row->rule->reads))
 		return true;
@@ -504,10 +526,10 @@ mirror_update(Row *row)
 	DwRule	   *rule = row->rule;
 	DwSide		authority = DW_AUTHORITY(rule->cfg.phase);
 	bool		by_trigger = false;
-	bool		old_changed = changed(row, DW_OLD, NULL, &by_trigger);
-	bool		new_changed = changed(row, DW_NEW, NULL, &by_trigger);
 	bool		old_set = bms_overlap(row->td->tg_updatedcols, rule->side[DW_OLD].bits);
 	bool		new_set = bms_overlap(row->td->tg_updatedcols, rule->side[DW_NEW].bits);
+	bool		old_changed = changed(row, DW_OLD, old_set, NULL, &by_trigger);
+	bool		new_changed = changed(row, DW_NEW, new_set, NULL, &by_trigger);
 
 	if (old_changed && new_changed)
 	{
@@ -542,8 +564,8 @@ static void
 mirror_after(Row *row, Memo *memo)
 {
 	bool		by_trigger;
-	bool		old_changed = changed(row, DW_OLD, memo, &by_trigger);
-	bool		new_changed = changed(row, DW_NEW, memo, &by_trigger);
+	bool		old_changed = changed(row, DW_OLD, true, memo, &by_trigger);
+	bool		new_changed = changed(row, DW_NEW, true, memo, &by_trigger);
 
 	if (old_changed && new_changed)
 		resolve_conflict(row, true);
@@ -640,14 +662,15 @@ result_tuple(Row *row, HeapTuple tuple)
 		{
 			DwColumn   *col = &row->rule->side[s].cols[i];
 
-			if (row->out_null[s][i] == row->now_null[s][i] &&
-				(row->out_null[s][i] || datum_image_eq(row->out[s][i], row->now[s][i], col->typbyval, col->typlen)))
+			if (same_value(col, row->out[s][i], row->out_null[s][i], row->now[s][i], row->now_null[s][i]))
 				continue;
 			cols[n] = col->attnum;
 			values[n] = row->out[s][i];
 			nulls[n++] = row->out_null[s][i];
 		}
-	return n == 0 ? tuple : heap_modify_tuple_by_cols(tuple, row->rule->desc, n, cols, values, nulls);
+	if (n == 0)
+		return tuple;
+	return dw_tuple_replace(tuple, row->rule->desc, row->update ? row->td->tg_newslot : row->td->tg_trigslot, n, cols, values, nulls);
 }
 
 static MirrorCall *
