@@ -81,12 +81,26 @@ typedef struct Row
 	bool		update;
 	TupleTableSlot *slot;		/* NEW */
 	TupleTableSlot *old;		/* OLD, for an update */
-	Datum		now[2][DW_MAX_COLUMNS]; /* values in NEW, by side */
+	Datum		now[2][DW_MAX_COLUMNS]; /* values in NEW, by side, once loaded */
 	bool		now_null[2][DW_MAX_COLUMNS];
+	bool		loaded[2];
 	Datum		out[2][DW_MAX_COLUMNS]; /* values to store instead, where dirty */
 	bool		out_null[2][DW_MAX_COLUMNS];
 	bool		dirty[2];
 } Row;
+
+/* Takes a side's values from NEW: only when they are wanted, as taking a tuple apart is a good part of the cost. */
+static inline void
+load(Row *row, DwSide s)
+{
+	DwSideRule *side = &row->rule->side[s];
+
+	if (row->loaded[s])
+		return;
+	for (int i = 0; i < side->n; i++)
+		row->now[s][i] = dw_slot_getattr(row->slot, side->cols[i].attnum, &row->now_null[s][i]);
+	row->loaded[s] = true;
+}
 
 static inline bool
 same_value(const DwColumn *col, Datum v1, bool null1, Datum v2, bool null2)
@@ -137,6 +151,7 @@ not_convertible(Row *row, DwSide target, ErrorData *error, bool fill)
 		return;
 
 	/* nothing is better there than a value that belongs to an earlier row */
+	load(row, target);
 	for (int i = 0; i < side->n; i++)
 	{
 		row->out[target][i] = side->cols[i].notnull ? row->now[target][i] : (Datum) 0;
@@ -200,6 +215,7 @@ count_loss(Row *row)
 	TupleTableSlot *with;
 	ErrorData  *error;
 
+	load(row, DW_NEW);
 	with = dw_rule_with(rule, row->slot, DW_NEW, have, have_null);
 	with = dw_rule_with(rule, with, DW_OLD, row->out[DW_OLD], row->out_null[DW_OLD]);
 	if (dw_rule_derive(rule, DW_NEW, with, again, again_null, &error) &&
@@ -250,6 +266,7 @@ fill_unset(Row *row)
 	int			unset = 0;
 	ErrorData  *error;
 
+	load(row, DW_NEW);
 	dw_rule_values(rule, DW_NEW, row->old, old, old_null);
 	for (int i = 0; i < side->n; i++)
 	{
@@ -335,6 +352,7 @@ given(Row *row, DwSide s)
 	DwSideRule *side = &row->rule->side[s];
 	int			result = 0;
 
+	load(row, s);
 	for (int i = 0; i < side->n; i++)
 	{
 		DwColumn   *col = &side->cols[i];
@@ -353,6 +371,7 @@ given(Row *row, DwSide s)
 static bool
 all_null(Row *row, DwSide s)
 {
+	load(row, s);
 	for (int i = 0; i < row->rule->side[s].n; i++)
 		if (!row->now_null[s][i])
 			return false;
@@ -442,6 +461,7 @@ changed(Row *row, DwSide s, bool set, const Memo *memo, bool *by_trigger)
 
 	if (!set && memo == NULL && !row->rule->other_before)
 		return false;
+	load(row, s);
 	for (int i = 0; i < side->n; i++)
 	{
 		DwColumn   *col = &side->cols[i];
@@ -613,6 +633,8 @@ memo_store(Row *row, MemoryContext query)
 
 	m->query = query;
 	m->lxid = dw_lxid();
+	load(row, DW_OLD);
+	load(row, DW_NEW);
 	for (int s = 0; s < 2; s++)
 		for (int i = 0; i < row->rule->side[s].n; i++)
 		{
@@ -662,7 +684,7 @@ result_tuple(Row *row, HeapTuple tuple)
 		{
 			DwColumn   *col = &row->rule->side[s].cols[i];
 
-			if (same_value(col, row->out[s][i], row->out_null[s][i], row->now[s][i], row->now_null[s][i]))
+			if (row->loaded[s] && same_value(col, row->out[s][i], row->out_null[s][i], row->now[s][i], row->now_null[s][i]))
 				continue;
 			cols[n] = col->attnum;
 			values[n] = row->out[s][i];
@@ -736,10 +758,8 @@ dw_mirror(PG_FUNCTION_ARGS)
 
 	if (unlikely(rule->faults))
 		dw_fault_here("mirror_before", rule->cfg.migration);
-	row.dirty[DW_OLD] = row.dirty[DW_NEW] = false;
+	row.dirty[DW_OLD] = row.dirty[DW_NEW] = row.loaded[DW_OLD] = row.loaded[DW_NEW] = false;
 	dw_rule_reset(rule);
-	dw_rule_values(rule, DW_OLD, row.slot, row.now[DW_OLD], row.now_null[DW_OLD]);
-	dw_rule_values(rule, DW_NEW, row.slot, row.now[DW_NEW], row.now_null[DW_NEW]);
 
 	if (rule->has_first && !call->first)
 		memo = memo_find(rule->cfg.member_id, fcinfo->flinfo->fn_mcxt, false);

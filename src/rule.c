@@ -48,6 +48,7 @@
 #include "fault.h"
 #include "rule.h"
 #include "run.h"
+#include "tuple.h"
 
 #define WRITTEN_INTERVAL (INT64CONST(60) * USECS_PER_SEC)
 
@@ -615,7 +616,7 @@ dw_rule_values(DwRule *rule, DwSide side, TupleTableSlot *slot, Datum *values, b
 	DwSideRule *s = &rule->side[side];
 
 	for (int i = 0; i < s->n; i++)
-		values[i] = slot_getattr(slot, s->cols[i].attnum, &nulls[i]);
+		values[i] = dw_slot_getattr(slot, s->cols[i].attnum, &nulls[i]);
 }
 
 bool

@@ -22,6 +22,9 @@
 #include "dualwrite.h"
 #include "tuple.h"
 
+/* most attributes to fill in one by one */
+#define MAX_TAIL (DW_MAX_COLUMNS * 2)
+
 /*
  * The end of the data of the attributes before `first` (0-based), from the
  * start of the data.  fixed: attribute `first` will have a value of its fixed
@@ -65,14 +68,15 @@ room_from(TupleDesc desc, int first, const Datum *values, const bool *nulls)
 	for (int i = first; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Datum		value = values[i - first];
 
-		if (nulls[i])
+		if (nulls[i - first])
 			continue;
 		room += MAXIMUM_ALIGNOF;
 		if (att->attlen > 0)
 			room += att->attlen;
-		else if (att->attlen == -1 && !VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(values[i])))
-			room += VARSIZE_ANY(DatumGetPointer(values[i]));
+		else if (att->attlen == -1 && !VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(value)))
+			room += VARSIZE_ANY(DatumGetPointer(value));
 		else
 			return 0;
 	}
@@ -131,25 +135,83 @@ append(char *p, Form_pg_attribute att, Datum value, uint16 *infomask)
 	return p + len;
 }
 
+/* Is one of the first n attributes NULL? */
+static bool
+null_before(HeapTuple tuple, int n)
+{
+	bits8	   *bits = tuple->t_data->t_bits;
+
+	if (!HeapTupleHasNulls(tuple))
+		return false;
+	for (; n >= 8; n -= 8)
+		if (*bits++ != 0xFF)
+			return true;
+	return n > 0 && (*bits & ((1 << n) - 1)) != (1 << n) - 1;
+}
+
+/*
+ * Flags that tell of the part before `first`.  Those of the tuple tell of the
+ * whole, the part that is replaced included.  False: it can't be told cheaply.
+ */
+static bool
+flags_before(HeapTuple tuple, TupleDesc desc, int first, uint16 *infomask)
+{
+	uint16		flags = tuple->t_data->t_infomask & (HEAP_HASVARWIDTH | HEAP_HASEXTERNAL);
+
+	*infomask = flags;
+	if (flags == 0)
+		return true;
+	for (int i = first; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attlen > 0)
+			continue;
+		if (flags & HEAP_HASEXTERNAL)
+			return false;
+		*infomask = 0;
+		for (int j = 0; j < first && *infomask == 0; j++)
+			if (TupleDescAttr(desc, j)->attlen < 0 && !(HeapTupleHasNulls(tuple) && att_isnull(j, tuple->t_data->t_bits)))
+				*infomask = HEAP_HASVARWIDTH;
+		break;
+	}
+	return true;
+}
+
+static void
+fill_bitmap(bits8 *bits, HeapTuple tuple, int first, int natts, const bool *nulls)
+{
+	if (HeapTupleHasNulls(tuple))
+	{
+		memcpy(bits, tuple->t_data->t_bits, BITMAPLEN(first));
+		if (first & 0x07)
+			bits[first >> 3] &= (1 << (first & 0x07)) - 1;
+	}
+	else
+		for (int i = 0; i < first; i++)
+			bits[i >> 3] |= 1 << (i & 0x07);
+	for (int i = first; i < natts; i++)
+		if (!nulls[i - first])
+			bits[i >> 3] |= 1 << (i & 0x07);
+}
+
 /* The tuple up to `first`, and the given values from there on; NULL where that can't be done. */
 static HeapTuple
 splice_tail(HeapTuple tuple, TupleDesc desc, int first, const Datum *values, const bool *nulls)
 {
 	int			natts = desc->natts;
-	bool		hasnull = memchr(nulls, true, natts) != NULL;
+	bool		hasnull = null_before(tuple, first) || memchr(nulls, true, natts - first) != NULL;
 	Size		hoff = MAXALIGN(SizeofHeapTupleHeader + (hasnull ? BITMAPLEN(natts) : 0));
 	Size		room = room_from(desc, first, values, nulls);
-	Form_pg_attribute att = TupleDescAttr(desc, first);
 	HeapTupleHeader old = tuple->t_data;
 	Size		prefix;
 	HeapTuple	result;
 	HeapTupleHeader td;
 	char	   *p;
-	uint16		infomask = hasnull ? HEAP_HASNULL : 0;
+	uint16		infomask;
 
-	if (room == 0)
+	if (room == 0 || !flags_before(tuple, desc, first, &infomask))
 		return NULL;
-	prefix = end_before(tuple, desc, first, att->attlen > 0 && !nulls[first]);
+	prefix = end_before(tuple, desc, first, TupleDescAttr(desc, first)->attlen > 0 && !nulls[0]);
+
 	result = palloc(HEAPTUPLESIZE + hoff + prefix + room);
 	result->t_self = tuple->t_self;
 	result->t_tableOid = tuple->t_tableOid;
@@ -159,25 +221,16 @@ splice_tail(HeapTuple tuple, TupleDesc desc, int first, const Datum *values, con
 	td->t_hoff = hoff;
 	HeapTupleHeaderSetNatts(td, natts);
 	if (hasnull)
-		for (int i = 0; i < natts; i++)
-			if (!nulls[i])
-				td->t_bits[i >> 3] |= 1 << (i & 0x07);
+	{
+		infomask |= HEAP_HASNULL;
+		fill_bitmap(td->t_bits, tuple, first, natts, nulls);
+	}
 	p = (char *) td + hoff;
 	memcpy(p, (char *) old + old->t_hoff, prefix);
 	p += prefix;
-
-	/* flags of the part that is copied: those of the whole may be those of what is replaced */
-	for (int i = 0; i < first && (infomask & HEAP_HASVARWIDTH) == 0; i++)
-		if (!nulls[i] && TupleDescAttr(desc, i)->attlen < 0)
-			infomask |= HEAP_HASVARWIDTH;
-	if (old->t_infomask & HEAP_HASEXTERNAL)
-		for (int i = 0; i < first; i++)
-			if (!nulls[i] && TupleDescAttr(desc, i)->attlen == -1 && VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
-				infomask |= HEAP_HASEXTERNAL;
-
 	for (int i = first; i < natts; i++)
-		if (!nulls[i])
-			p = append(p, TupleDescAttr(desc, i), values[i], &infomask);
+		if (!nulls[i - first])
+			p = append(p, TupleDescAttr(desc, i), values[i - first], &infomask);
 	td->t_infomask = infomask;
 	result->t_len = p - (char *) td;
 	HeapTupleHeaderSetDatumLength(td, result->t_len);
@@ -188,58 +241,121 @@ splice_tail(HeapTuple tuple, TupleDesc desc, int first, const Datum *values, con
 
 /* The whole of it formed anew. */
 static HeapTuple
-form(HeapTuple tuple, TupleDesc desc, const Datum *values, const bool *nulls)
+form(HeapTuple tuple, TupleDesc desc, TupleTableSlot *slot, int n, const int *cols, const Datum *values, const bool *nulls)
 {
-	HeapTuple	result = heap_form_tuple(desc, unconstify(Datum *, values), unconstify(bool *, nulls));
+	Datum	   *all = palloc(sizeof(Datum) * desc->natts);
+	bool	   *allnull = palloc(sizeof(bool) * desc->natts);
+	HeapTuple	result;
 
+	slot_getallattrs(slot);
+	memcpy(all, slot->tts_values, sizeof(Datum) * desc->natts);
+	memcpy(allnull, slot->tts_isnull, sizeof(bool) * desc->natts);
+	for (int i = 0; i < n; i++)
+	{
+		all[cols[i] - 1] = values[i];
+		allnull[cols[i] - 1] = nulls[i];
+	}
+	result = heap_form_tuple(desc, all, allnull);
+	pfree(all);
+	pfree(allnull);
 	result->t_data->t_ctid = tuple->t_data->t_ctid;
 	result->t_self = tuple->t_self;
 	result->t_tableOid = tuple->t_tableOid;
 	return result;
 }
 
+/*
+ * The last attribute, of a type passed by value, gets a value: what most
+ * migrations do, and so without loops.  NULL where the row has other NULLs.
+ */
+static HeapTuple
+replace_last(HeapTuple tuple, TupleDesc desc, Datum value)
+{
+	int			natts = desc->natts;
+	Form_pg_attribute att = TupleDescAttr(desc, natts - 1);
+	HeapTupleHeader old = tuple->t_data;
+	Size		hoff = MAXALIGN(SizeofHeapTupleHeader);
+	Size		prefix = tuple->t_len - old->t_hoff;
+	Size		start;
+	HeapTuple	result;
+	HeapTupleHeader td;
+	char	   *data;
+
+	if (!HeapTupleHasNulls(tuple))
+		prefix -= att->attlen;
+	else if (!att_isnull(natts - 1, old->t_bits) || null_before(tuple, natts - 1))
+		return NULL;
+	start = att_align_nominal(prefix, att->attalign);
+	result = palloc(HEAPTUPLESIZE + hoff + start + sizeof(Datum));
+	result->t_len = hoff + start + att->attlen;
+	result->t_self = tuple->t_self;
+	result->t_tableOid = tuple->t_tableOid;
+	result->t_data = td = (HeapTupleHeader) ((char *) result + HEAPTUPLESIZE);
+	memset(td, 0, MAXALIGN(SizeofHeapTupleHeader));
+	td->t_ctid = old->t_ctid;
+	td->t_hoff = hoff;
+	td->t_infomask = old->t_infomask & (HEAP_HASVARWIDTH | HEAP_HASEXTERNAL);
+	HeapTupleHeaderSetNatts(td, natts);
+	HeapTupleHeaderSetDatumLength(td, result->t_len);
+	HeapTupleHeaderSetTypeId(td, desc->tdtypeid);
+	HeapTupleHeaderSetTypMod(td, desc->tdtypmod);
+	data = (char *) td + hoff;
+	memcpy(data, (char *) old + old->t_hoff, prefix);
+	(void) pad_to(data + prefix, data + start);
+	store_att_byval(data + start, value, att->attlen);
+	return result;
+}
+
+/* What replaces by the part at the end; NULL where that can't be done, or is no gain. */
+static HeapTuple
+replace_tail(HeapTuple tuple, TupleDesc desc, TupleTableSlot *slot,
+			 int n, const int *cols, const Datum *values, const bool *nulls)
+{
+	int			natts = desc->natts;
+	int			first = natts;
+	Datum		tail[MAX_TAIL];
+	bool		tailnull[MAX_TAIL];
+
+	for (int i = 0; i < n; i++)
+		first = Min(first, cols[i] - 1);
+	if (natts - first > MAX_TAIL || first < natts / 2)
+		return NULL;
+	if (n < natts - first)
+	{
+		slot_getallattrs(slot);
+		memcpy(tail, slot->tts_values + first, sizeof(Datum) * (natts - first));
+		memcpy(tailnull, slot->tts_isnull + first, sizeof(bool) * (natts - first));
+	}
+	for (int i = 0; i < n; i++)
+	{
+		tail[cols[i] - 1 - first] = values[i];
+		tailnull[cols[i] - 1 - first] = nulls[i];
+	}
+	return splice_tail(tuple, desc, first, tail, tailnull);
+}
+
 HeapTuple
 dw_tuple_replace(HeapTuple tuple, TupleDesc desc, TupleTableSlot *slot,
 				 int n, const int *cols, const Datum *values, const bool *nulls)
 {
-	Datum	   *all = slot->tts_values;
-	bool	   *allnull = slot->tts_isnull;
-	Datum		was[DW_MAX_COLUMNS * 2];
-	bool		wasnull[DW_MAX_COLUMNS * 2];
-	int			first = desc->natts;
 	HeapTuple	result = NULL;
 
-	Assert(n <= DW_MAX_COLUMNS * 2);
-	slot_getallattrs(slot);
-
-	/* the new values stand in the slot's arrays for as long as the tuple is made */
-	for (int i = 0; i < n; i++)
+	if (HeapTupleHeaderGetNatts(tuple->t_data) == desc->natts)
 	{
-		int			att = cols[i] - 1;
-
-		was[i] = all[att];
-		wasnull[i] = allnull[att];
-		all[att] = values[i];
-		allnull[att] = nulls[i];
-		first = Min(first, att);
+		if (n == 1 && cols[0] == desc->natts && !nulls[0] && TupleDescAttr(desc, desc->natts - 1)->attbyval)
+			result = replace_last(tuple, desc, values[0]);
+		if (result == NULL)
+			result = replace_tail(tuple, desc, slot, n, cols, values, nulls);
 	}
-	if (first >= desc->natts / 2 && HeapTupleHeaderGetNatts(tuple->t_data) == desc->natts)
-		result = splice_tail(tuple, desc, first, all, allnull);
+	if (result == NULL)
+		return form(tuple, desc, slot, n, cols, values, nulls);
 #ifdef USE_ASSERT_CHECKING
-	if (result)
 	{
-		HeapTuple	formed = form(tuple, desc, all, allnull);
+		HeapTuple	formed = form(tuple, desc, slot, n, cols, values, nulls);
 
 		Assert(formed->t_len == result->t_len);
 		Assert(memcmp(formed->t_data, result->t_data, formed->t_len) == 0);
 	}
 #endif
-	if (result == NULL)
-		result = form(tuple, desc, all, allnull);
-	for (int i = 0; i < n; i++)
-	{
-		all[cols[i] - 1] = was[i];
-		allnull[cols[i] - 1] = wasnull[i];
-	}
 	return result;
 }
