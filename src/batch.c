@@ -205,21 +205,16 @@ serve_other(DwRule *other, HeapTuple tup, TupleTableSlot *slot, int *n, int *col
 	if (other->cfg.mirror == DW_MIRROR_OFF || other->cfg.mirror == DW_MIRROR_BACKWARD)
 		return;
 	if (other->cfg.heal && other->cfg.mirror == DW_MIRROR_BOTH)
-		switch (dw_heal_decide(other, slot))
-		{
-			case DW_HEAL_NOT:
-				break;
-			case DW_HEAL_LEAVE:
-				dw_heal_leave(other, slot, NULL);
-				break;
-			case DW_HEAL_BACKWARD:
-				target = DW_OLD;
-				/* FALLTHROUGH */
-			case DW_HEAL_FORWARD:
-				dw_heal_note(other, slot, NULL, target);
-				owed = true;
-				break;
-		}
+	{
+		DwHeal		what = dw_heal_decide(other, slot);
+
+		target = what == DW_HEAL_BACKWARD ? DW_OLD : DW_NEW;
+		owed = what == DW_HEAL_FORWARD || what == DW_HEAL_BACKWARD;
+		if (owed)
+			dw_heal_note(other, slot, NULL, target);
+		else if (what == DW_HEAL_LEAVE)
+			dw_heal_leave(other, slot, NULL);
+	}
 	else if (other->cfg.filling && DW_AUTHORITY(other->cfg.phase) == DW_OLD && (age = dw_rule_age(other, tup->t_data)) != DW_AGE_AFTER)
 	{
 		dw_rule_values(other, DW_NEW, slot, v, isnull);

@@ -105,7 +105,9 @@ static inline bool
 dw_add_column_rewrites(Oid type)
 {
 #if PG_VERSION_NUM >= 190000
-	return false;
+	bool		has_volatile = false;
+
+	return DomainHasConstraints(type, &has_volatile) && has_volatile;
 #else
 	return DomainHasConstraints(type);
 #endif
