@@ -153,7 +153,7 @@ dw_work_unchanged(DwWorker *w)
 {
 	char	   *stamp = dw_migration_stamp(w->migration_id);
 
-	return stamp != NULL && strcmp(stamp, w->stamp) == 0;
+	return stamp != NULL && w->stamp != NULL && strcmp(stamp, w->stamp) == 0;
 }
 
 /* Opens a member's table for a step; NULL if it is gone or the migration has changed meanwhile. */

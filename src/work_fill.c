@@ -149,6 +149,7 @@ dw_work_fill(DwWorker *w)
 	DwMember   *b = list_nth(w->m->members, w->member);
 	DwProgress	p;
 	bool		through;
+	bool		filled = false;
 	bool		fault;
 
 	dw_step_begin();
@@ -157,9 +158,11 @@ dw_work_fill(DwWorker *w)
 	if (through && w->member + 1 == list_length(w->m->members) && dw_work_unchanged(w))
 	{
 		dw_filled(w->m);
-		w->stamp = NULL;
+		filled = true;
 	}
 	dw_step_commit();
+	if (filled)
+		w->stamp = NULL;		/* only now: should the commit fail, it is the migration that it was */
 	if (fault)
 	{
 		dw_step_begin();

@@ -129,13 +129,8 @@ end_verify(DwWorker *w)
 	ListCell   *lc;
 	DwVerdict	verdict;
 
-	/* whatever it finds, the migration is another one afterwards */
 	if (!dw_work_unchanged(w))
-	{
-		w->stamp = NULL;
 		return;
-	}
-	w->stamp = NULL;
 	foreach(lc, w->m->members)
 	{
 		/* dw_verify was faster, and has thrown the pass away */
@@ -212,6 +207,7 @@ dw_work_verify(DwWorker *w)
 	DwMember   *b = list_nth(w->m->members, w->member);
 	bool		restart;
 	bool		through;
+	bool		ended;
 
 	if (!lock_pass(w))
 	{
@@ -221,9 +217,13 @@ dw_work_verify(DwWorker *w)
 	}
 	dw_step_begin();
 	through = verify_member(w, b, &restart);
-	if (through && w->member + 1 == list_length(w->m->members))
+	ended = through && w->member + 1 == list_length(w->m->members);
+	if (ended)
 		end_verify(w);
 	dw_step_commit();
+	/* whatever it found, the migration is another one now; had the commit failed, it would be the old one */
+	if (ended)
+		w->stamp = NULL;
 	if (restart)
 	{
 		if (pass_may_begin(w))

@@ -203,8 +203,9 @@ after_error(DwWorker *w, ErrorData *error)
 			dw_event(w->migration_id, w->m->name, "failed", -1, -1, error->message);
 		}
 		dw_step_commit();
-		w->stamp = NULL;
 	}
+	/* to be read anew: what the step has done to the copy was undone, wherever else it had got to */
+	w->stamp = NULL;
 }
 
 /* ---- the loop ---- */

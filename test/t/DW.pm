@@ -20,9 +20,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  dw_node make_table begin_cents sql_ok sql_fails answer status_is
+  dw_node make_table begin_cents begin_sql sql_ok sql_fails answer status_is
   wait_until wait_ready wait_middle full_speed workers worker_pid
-  check_cents check_log
+  check_cents check_log crashed crash_noise
   start_writers stop_writers compare_writers);
 
 # ---- nodes ----
@@ -72,12 +72,16 @@ SQL
 sub begin_cents
 {
 	my ($node, $m, %arg) = @_;
+	return $node->safe_psql($arg{db} || 'postgres', begin_sql($m, %arg));
+}
+
+sub begin_sql
+{
+	my ($m, %arg) = @_;
 	my $t = $arg{table} || 't';
 	my $options = defined $arg{rate} ? qq({"max_rows_per_second": $arg{rate}}) : '{}';
 
-	return $node->safe_psql($arg{db} || 'postgres', <<SQL);
-SELECT dw_begin('$m', '$t', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100', '$options')
-SQL
+	return "SELECT dw_begin('$m', '$t', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100', '$options')";
 }
 
 # ---- asking ----
@@ -190,6 +194,28 @@ sub worker_pid
 	return answer($node, "SELECT worker_pids[1] FROM dw_status WHERE migration = '$m'", $db);
 }
 
+# Runs SQL that lets the server crash, and waits until it is back.
+sub crashed
+{
+	my ($node, $sql, $test, %arg) = @_;
+	my ($ret, $out, $err) = $node->psql($arg{db} || 'postgres', $sql);
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($ret == 2 && $err =~ /server closed the connection unexpectedly|connection to server was lost/, $test)
+	  or diag("$sql\nexit code $ret\n$out\n$err");
+	$node->poll_query_until($arg{db} || 'postgres', undef, '') or die 'the server does not come back';
+	return;
+}
+
+# What the log says when a process has crashed.
+sub crash_noise
+{
+	return (
+		qr/terminating connection because of crash of another server process/,
+		qr/the database system is (?:in recovery mode|starting up|shutting down|not yet accepting connections)/,
+		qr/terminating background worker "pg_dualwrite worker" due to administrator command/);
+}
+
 # ---- checking ----
 
 # Every row, by SQL that knows nothing of the extension.
@@ -284,7 +310,7 @@ sub writer_loop
 
 	open my $log, '>', $w->{log} or die $!;
 	srand(7919 * ($me + 1));
-	while (!-e $w->{stop})
+	while (!-e $w->{stop} && getppid == $w->{parent})
 	{
 		unless ($s)
 		{
@@ -366,7 +392,7 @@ sub writer_loop
 			# Did it commit?  Nobody but me has written this row.
 			my @row;
 			session_close($s);
-			while (1)
+			while (getppid == $w->{parent})
 			{
 				$s = session_open($connstr);
 				($r, @row) = session_do($s, "SELECT coalesce(amount, cents / 100) FROM $t WHERE id = $id");
@@ -423,7 +449,8 @@ sub start_writers
 			rows_each => int(($rows - $shared) / @kinds),
 			first_new => $rows + 1,
 			log => "$dir/writer$i",
-			stop => $h->{stop}
+			stop => $h->{stop},
+			parent => $$                # should the test die, they end, too
 		};
 		my $pid = fork;
 		die 'fork failed' unless defined $pid;
