@@ -50,9 +50,94 @@ sub mirror_bars
 	return;
 }
 
+sub backfill_figure { return figure('backfill', @_) }
+
+sub backfill_ratio
+{
+	my ($case, $above, $below, $measure) = @_;
+	return ratio(backfill_figure($case, $above, $measure), backfill_figure($case, $below, $measure));
+}
+
+# With the worker's own VACUUMs, where they have been measured.
+sub with_vacuum
+{
+	my ($case, $measure) = @_;
+	return backfill_figure($case, 'dw_vacuum', $measure) // backfill_figure($case, 'dw', $measure);
+}
+
+sub backfill_bars
+{
+	my @cases = qw(sequential random narrow wide two_indexes three_indexes fillfactor_90);
+
+	foreach (qw(sequential random two_indexes three_indexes fillfactor_90))
+	{
+		bar('B1', "$_: heap, to ideal", backfill_figure($_, 'dw', 'heap, to ideal'), 1.04);
+	}
+	bar('B1', 'narrow: heap, to before', backfill_figure('narrow', 'dw', 'heap, to before'), 1.25);
+	bar('B1', 'wide: heap, to before', backfill_figure('wide', 'dw', 'heap, to before'), 1.19);
+	foreach (qw(sequential narrow wide fillfactor_90))
+	{
+		bar('B2', "$_: index, to before", backfill_figure($_, 'dw', 'indexes, to before'), 1.01);
+	}
+	bar('B2', 'random: index, to before', with_vacuum('random', 'indexes, to before'), 1.08);
+	foreach (qw(sequential random narrow wide fillfactor_90))
+	{
+		bar('B3', "$_: WAL, to one UPDATE", backfill_ratio($_, 'dw', 'naive', 'wal'), 0.65);
+	}
+	foreach (@cases)
+	{
+		bar('B4', "$_: CPU, to one UPDATE", backfill_ratio($_, 'dw', 'naive', 'cpu'), 0.85);
+		bar('B4', "$_: CPU, to batches by key", backfill_ratio($_, 'dw', 'key', 'cpu'), 0.5);
+	}
+	foreach (qw(two_indexes three_indexes))
+	{
+		bar('B5', "$_: WAL, to one UPDATE", backfill_ratio($_, 'dw', 'naive', 'wal'), 0.6);
+		bar('B5', "$_: indexes, to before", with_vacuum($_, 'indexes, to before'), 1.05);
+	}
+	return;
+}
+
+sub latency_bars
+{
+	foreach (qw(p95 p99))
+	{
+		bar('L1', "$_: to the load alone", ratio(figure('latency', $_, 'dw', 'latency'), figure('latency', $_, 'none', 'latency')), 1.2);
+	}
+	return;
+}
+
+sub verify_bars
+{
+	my %limit = (integer => 1.7, numeric => 4.2);
+
+	foreach (qw(integer numeric))
+	{
+		my $case = $_;
+		my %cpu = map { $_ => figure('verify', $case, $_, 'cpu') } qw(count query chunks);
+		bar('V1', "$_: one query, to count(*)", ratio($cpu{query}, $cpu{count}), $limit{$_});
+		bar('V1', "$_: in chunks, to one query", ratio($cpu{chunks}, $cpu{query}), 1.1);
+	}
+	return;
+}
+
+# The dearest row to the cheapest, over all sizes of the table.
+sub growth_bars
+{
+	foreach my $measure (qw(cpu time))
+	{
+		my @v = sort { $a <=> $b } grep { defined } map { figure('growth', $_, 'dw', $measure) } keys %{$figures{growth}};
+		bar('G1', "$measure a row, over all sizes", ratio($v[-1], $v[0]), 1.3) if @v;
+	}
+	return;
+}
+
 sub bars
 {
 	mirror_bars();
+	backfill_bars();
+	latency_bars();
+	verify_bars();
+	growth_bars();
 	return;
 }
 

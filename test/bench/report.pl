@@ -16,13 +16,23 @@ our (%figures, %order);
 
 my %label = (
 	none => 'no trigger', gen => 'generated', noop => 'no-op C', plpgsql => 'plpgsql',
-	pair => 'two plpgsql', dw => 'pg_dualwrite');
+	pair => 'two plpgsql', dw => 'pg_dualwrite', count => 'count(*)', query => 'one query', chunks => 'in chunks', dw_vacuum => '... and VACUUM',
+	naive => 'one UPDATE', key => 'by key', block => 'by block');
 
 my %question = (
-	mirror => 'What a written row costs (mirror)');
+	verify => 'What it costs to compare every row (verify)',
+	latency => 'What the application feels (latency)',
+	growth => 'Does the backfill cost more on a larger table? (growth)',
+	mirror => 'What a written row costs (mirror)',
+	backfill => 'What it costs to fill the rows that are there (backfill)');
 
+# Title, and whether it is shown as a multiple of the first technique's, too.
 my %measure = (
-	instructions => 'instructions a row, in the executor');
+	instructions => [ 'instructions a row, in the executor', 1 ],
+	cpu => [ 'CPU time, microseconds a row', 1 ],
+	wal => [ 'WAL, bytes a row', 1 ],
+	time => [ 'time, microseconds a row' ],
+	latency => [ 'latency, ms', 1 ]);
 
 sub read_figures
 {
@@ -77,7 +87,9 @@ sub table
 	my @techniques = @{$order{techniques}{"$question $measure"}};
 	my $first = $techniques[0];
 
-	printf "\n%s\n%-22s%s\n", $measure{$measure} // $measure, '', join '', map { sprintf '%15s', $label{$_} // $_ } @techniques;
+	my ($title, $relative) = @{$measure{$measure} // [$measure]};
+
+	printf "\n%s\n%-22s%s\n", $title, '', join '', map { sprintf '%15s', $label{$_} // $_ } @techniques;
 	foreach my $case (@{$order{cases}{"$question $measure"}})
 	{
 		my @spread;
@@ -93,7 +105,7 @@ sub table
 			push @spread, @all > 1 ? sprintf '%15s', number($all[0]) . '..' . number($all[-1]) : ' ' x 15;
 		}
 		printf "%-22s%s\n", $case, join '', @absolute;
-		printf "%-22s%s\n", '  : ' . ($label{$first} // $first), join '', @relative;
+		printf "%-22s%s\n", '  : ' . ($label{$first} // $first), join '', @relative if $relative && $base && @techniques > 1;
 		printf "%-22s%s\n", '  min..max', join '', @spread if grep { /\S/ } @spread;
 	}
 	return;

@@ -59,6 +59,17 @@ fresh_database() {
 # A figure: of a technique, in a case, in a question.
 measured() { printf '%s\t%s\t%s\t%s\t%s\n' "$@" >> "$results"; } # QUESTION CASE TECHNIQUE MEASURE VALUE
 
+# What a statement costs its own backend: "CPU|WAL|SECONDS", microseconds and
+# bytes.
+own_costs() { # STATEMENT
+	sql <<-SQL
+		SELECT bench_cpu(pg_backend_pid()) AS cpu, pg_current_wal_insert_lsn() AS lsn, clock_timestamp() AS at \gset
+		$1;
+		SELECT bench_cpu(pg_backend_pid()) - :cpu, pg_current_wal_insert_lsn() - :'lsn',
+		       extract(epoch FROM clock_timestamp() - :'at');
+	SQL
+}
+
 progress() { [ ! -t 2 ] || printf '\r[%3d s] %s\e[K' "$SECONDS" "$*" >&2; }
 
 # Run a file of statements, one a line, in a single-user server under callgrind,
