@@ -1,14 +1,10 @@
 /*
  * rule.c
- *		Backend-local cache of members, and evaluation of their rules.
+ *		One use of a member's rules: evaluation, comparison, and what messages
+ *		show of a row.
  *
- * Two layers.  The cache entry, by member, lives in a context of its own under
- * CacheMemoryContext until the table's relcache entry is invalidated or a
- * cached expression goes stale: configuration, columns, planned expressions.
- * A DwRule is one use of it and copies all it needs, expression trees
- * included, into the caller's context: a nested statement may rebuild the
- * entry while the outer one is in the middle of a row.  No ExprState outlives
- * the query it was made for.
+ * A DwRule refers to what the backend's cache has loaded (rule_cache.c) and
+ * keeps it there.  No ExprState outlives the query it was made for.
  *
  * Errors of an expression are survived in one of three ways (DwGuard).
  * Expressions that only call leakproof functions run bare.  Those of built-in
@@ -19,425 +15,82 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/subtrans.h"
-#include "access/sysattr.h"
 #include "access/xact.h"
-#include "catalog/pg_trigger.h"
+#include "access/transam.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
-#include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
-#include "rewrite/rewriteHandler.h"
-#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/plancache.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "fault.h"
 #include "rule.h"
+#include "rule_cache.h"
 #include "run.h"
 #include "tuple.h"
-
-#define WRITTEN_INTERVAL (INT64CONST(60) * USECS_PER_SEC)
-
-typedef struct DwRuleEntry
-{
-	int			member_id;		/* hash key */
-	bool		valid;			/* cleared by the relcache callback */
-	bool		exists;			/* false: no such member, or ended */
-	MemoryContext cxt;			/* of everything below */
-	Oid			relid;
-	DwMirrorConfig cfg;
-	int			n[2];
-	DwColumn   *cols[2];
-	CachedExpression **exprs[2];	/* planned, columns as parameters: these tell when they go stale */
-	Expr	  **trees[2];		/* the same, columns as Vars */
-	bool		derivable[2];
-	DwGuard		guard[2];
-	Bitmapset  *bits[2];
-	Bitmapset  *reads;
-	Bitmapset  *watch;
-	bool		undecided;
-	bool		has_first;
-	bool		other_before;
-	char		overtaken[NAMEDATALEN];
-	int			nkey;
-	AttrNumber *key;
-	/* kept over rebuilds */
-	TimestampTz written_at[2];
-	LocalTransactionId note_lxid;
-	SubTransactionId note_subid;
-} DwRuleEntry;
-
-static HTAB *entries = NULL;
-
-static void
-relcache_callback(Datum arg, Oid relid)
-{
-	HASH_SEQ_STATUS status;
-	DwRuleEntry *entry;
-
-	dw_fault_relcache(relid);
-	if (entries == NULL)
-		return;
-	hash_seq_init(&status, entries);
-	while ((entry = hash_seq_search(&status)) != NULL)
-		if (relid == InvalidOid || entry->relid == relid)
-			entry->valid = false;
-}
-
-void
-dw_rule_init(void)
-{
-	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
-}
-
-/* ---- building the cache entry ---- */
-
-static bool
-entry_fresh(DwRuleEntry *entry)
-{
-	if (!entry->valid)
-		return false;
-	for (int s = 0; s < 2; s++)
-		for (int i = 0; entry->derivable[s] && i < entry->n[s]; i++)
-			if (!entry->exprs[s][i]->is_valid)
-				return false;
-	return true;
-}
-
-static void
-entry_free(DwRuleEntry *entry)
-{
-	for (int s = 0; s < 2; s++)
-		for (int i = 0; entry->derivable[s] && i < entry->n[s]; i++)
-			if (entry->exprs[s][i])
-				FreeCachedExpression(entry->exprs[s][i]);
-	entry->derivable[0] = entry->derivable[1] = false;
-	if (entry->cxt)
-		MemoryContextDelete(entry->cxt);
-	entry->cxt = NULL;
-}
-
-static void
-load_default(DwColumn *col, Relation rel)
-{
-	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), col->attnum - 1);
-	Node	   *expr;
-
-	col->deflt = DW_DEFAULT_NONE;
-	if (att->attidentity)
-	{
-		col->deflt = DW_DEFAULT_OTHER;
-		return;
-	}
-	if (!att->atthasdef && get_typdefault(att->atttypid) == NULL)
-		return;
-	expr = build_column_default(rel, col->attnum);
-	if (expr == NULL)
-		return;
-	expr = (Node *) expression_planner((Expr *) expr);
-	/* a domain checks its values, but doesn't change them */
-	while (IsA(expr, CoerceToDomain))
-		expr = (Node *) ((CoerceToDomain *) expr)->arg;
-	if (!IsA(expr, Const))
-		col->deflt = DW_DEFAULT_OTHER;
-	else if (!((Const *) expr)->constisnull)
-	{
-		col->deflt = DW_DEFAULT_CONST;
-		col->value = datumCopy(((Const *) expr)->constvalue, col->typbyval, col->typlen);
-	}
-}
-
-static void
-load_columns(DwRuleEntry *entry, DwSide side, Relation rel, Oid view)
-{
-	AttrNumber	attnums[DW_MAX_COLUMNS];
-
-	entry->n[side] = dw_rules_columns(view, RelationGetRelid(rel), side, attnums, DW_MAX_COLUMNS);
-	entry->cols[side] = palloc0(sizeof(DwColumn) * entry->n[side]);
-	for (int i = 0; i < entry->n[side]; i++)
-	{
-		DwColumn   *col = &entry->cols[side][i];
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnums[i] - 1);
-
-		col->attnum = attnums[i];
-		col->typlen = att->attlen;
-		col->typbyval = att->attbyval;
-		col->notnull = att->attnotnull;
-		load_default(col, rel);
-		entry->bits[side] = bms_add_member(entry->bits[side], col->attnum - FirstLowInvalidHeapAttributeNumber);
-	}
-}
-
-/*
- * GetCachedExpression plans without a range table, so a Var in the expression
- * is nothing that the planner may ask about (PostgreSQL 19 does: is the column
- * NOT NULL?).  Columns go through it as parameters that have no value.
- */
-static Node *
-vars_to_params(Node *node, void *context)
-{
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, Var))
-	{
-		Var		   *var = (Var *) node;
-		Param	   *param = makeNode(Param);
-
-		param->paramkind = PARAM_EXTERN;
-		param->paramid = var->varattno;
-		param->paramtype = var->vartype;
-		param->paramtypmod = var->vartypmod;
-		param->paramcollid = var->varcollid;
-		param->location = -1;
-		return (Node *) param;
-	}
-	return expression_tree_mutator(node, vars_to_params, context);
-}
-
-static Node *
-params_to_vars(Node *node, void *context)
-{
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, Param))
-	{
-		Param	   *param = (Param *) node;
-
-		return (Node *) makeVar(1, param->paramid, param->paramtype, param->paramtypmod, param->paramcollid, 0);
-	}
-	return expression_tree_mutator(node, params_to_vars, context);
-}
-
-static void
-load_exprs(DwRuleEntry *entry, DwSide target, Relation rel, Oid view)
-{
-	if (target == DW_OLD && !entry->cfg.has_backward)
-		return;
-	entry->exprs[target] = palloc0(sizeof(CachedExpression *) * entry->n[target]);
-	entry->trees[target] = palloc0(sizeof(Expr *) * entry->n[target]);
-	entry->derivable[target] = true;
-	entry->guard[target] = DW_GUARD_NONE;
-	for (int i = 0; i < entry->n[target]; i++)
-	{
-		Node	   *expr = dw_rules_expr(view, target, i + 1, rel, entry->cols[target][i].attnum);
-		DwGuard		guard;
-		int			att = -1;
-		Bitmapset  *reads;
-
-		if (expr == NULL)
-			elog(ERROR, "a rule of member %d is missing", entry->member_id);
-		entry->exprs[target][i] = GetCachedExpression(vars_to_params(expr, NULL));
-		entry->trees[target][i] = (Expr *) params_to_vars(entry->exprs[target][i]->expr, NULL);
-		guard = dw_expr_guard((Node *) entry->trees[target][i]);
-		entry->guard[target] = Max(entry->guard[target], guard);
-		reads = dw_expr_reads((Node *) entry->trees[target][i]);
-		while ((att = bms_next_member(reads, att)) >= 0)
-			entry->reads = bms_add_member(entry->reads, att - FirstLowInvalidHeapAttributeNumber);
-	}
-}
-
-static void
-load_triggers(DwRuleEntry *entry, Relation rel)
-{
-	TriggerDesc *desc = rel->trigdesc;
-	Oid			mirror = dw_mirror_function();
-	int			ours = 0;
-	const char *last = "";
-
-	for (int i = 0; desc && i < desc->numtriggers; i++)
-		if (desc->triggers[i].tgfoid == mirror && desc->triggers[i].tgnargs == 1 && strcmp(desc->triggers[i].tgname, last) > 0)
-			last = desc->triggers[i].tgname;	/* of all members: they don't undo each other's work */
-	for (int i = 0; desc && i < desc->numtriggers; i++)
-	{
-		Trigger    *t = &desc->triggers[i];
-
-		if (t->tgisinternal || !TRIGGER_FOR_BEFORE(t->tgtype) || !TRIGGER_FOR_ROW(t->tgtype) || t->tgenabled == TRIGGER_DISABLED)
-			continue;
-		if (t->tgfoid != mirror && (TRIGGER_FOR_INSERT(t->tgtype) || TRIGGER_FOR_UPDATE(t->tgtype)))
-		{
-			entry->other_before = true;
-			if (strcmp(t->tgname, last) > 0)
-				strlcpy(entry->overtaken, t->tgname, NAMEDATALEN);
-		}
-		else if (t->tgnargs > 0 && atoi(t->tgargs[0]) == entry->member_id)
-			ours++;
-	}
-	entry->has_first = ours > 1;
-}
-
-static void
-load_key(DwRuleEntry *entry, Relation rel)
-{
-	Bitmapset  *pk = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_PRIMARY_KEY);
-	int			att = -1;
-
-	entry->key = palloc(sizeof(AttrNumber) * Max(bms_num_members(pk), 1));
-	while ((att = bms_next_member(pk, att)) >= 0)
-		entry->key[entry->nkey++] = att + FirstLowInvalidHeapAttributeNumber;
-}
-
-static void
-entry_load(DwRuleEntry *entry, Relation rel)
-{
-	MemoryContext cxt;
-	MemoryContext old;
-	Oid			view;
-
-	entry_free(entry);
-	cxt = AllocSetContextCreate(CacheMemoryContext, "pg_dualwrite rule", ALLOCSET_SMALL_SIZES);
-	entry->cxt = cxt;
-	entry->n[0] = entry->n[1] = 0;
-	entry->bits[0] = entry->bits[1] = entry->reads = entry->watch = NULL;
-	entry->exists = entry->has_first = entry->other_before = false;
-	entry->overtaken[0] = '\0';
-	entry->nkey = 0;
-	entry->relid = RelationGetRelid(rel);
-
-	/* set first, so that an invalidation that arrives meanwhile sticks */
-	entry->valid = true;
-	old = MemoryContextSwitchTo(cxt);
-	if (dw_mirror_config(entry->member_id, &entry->cfg) && entry->cfg.phase < DW_FINALIZED)
-	{
-		/* a trigger made by hand, or a table attached to someone else's name */
-		if (entry->cfg.relid != RelationGetRelid(rel))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("table \"%s\" is not part of migration \"%s\"", RelationGetRelationName(rel), entry->cfg.migration),
-					 errhint("Drop the triggers on it that call dualwrite.mirror().")));
-		/* a pass that died has left its token, but not its lock */
-		if (entry->cfg.checking && !dw_session_locked(DW_LOCK_PASS, entry->cfg.migration_id))
-			entry->cfg.checking = false;
-		view = dw_rules_view(entry->member_id, RelationUsesLocalBuffers(rel));
-		if (!OidIsValid(view))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("view %s.m%d_rules of migration \"%s\" is missing", DW_SCHEMA, entry->member_id, entry->cfg.migration),
-					 errdetail("It held the rules of the migration."),
-					 errhint("dw_abort ends the migration, and keeps every column.")));
-		load_columns(entry, DW_OLD, rel, view);
-		load_columns(entry, DW_NEW, rel, view);
-		load_exprs(entry, DW_NEW, rel, view);
-		load_exprs(entry, DW_OLD, rel, view);
-		load_triggers(entry, rel);
-		load_key(entry, rel);
-		entry->reads = bms_difference(bms_difference(entry->reads, entry->bits[DW_OLD]), entry->bits[DW_NEW]);
-		entry->watch = bms_union(bms_union(entry->bits[DW_OLD], entry->bits[DW_NEW]), entry->reads);
-		entry->undecided = !entry->cfg.begin.valid || entry->cfg.heal || entry->cfg.begin.relfilenode != dw_relfilenode(rel);
-		entry->exists = true;
-	}
-	MemoryContextSwitchTo(old);
-}
-
-static DwRuleEntry *
-entry_get(int member_id, Relation rel)
-{
-	DwRuleEntry *entry;
-	bool		found;
-
-	if (entries == NULL)
-	{
-		HASHCTL		ctl = {.keysize = sizeof(int),.entrysize = sizeof(DwRuleEntry)};
-
-		entries = hash_create("pg_dualwrite rules", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	}
-	entry = hash_search(entries, &member_id, HASH_ENTER, &found);
-	if (!found)
-	{
-		memset(entry, 0, sizeof(*entry));
-		entry->member_id = member_id;
-	}
-
-	/*
-	 * Loading reads catalogs, and so may itself be told to look again; a few
-	 * turns settle it, and a stale entry would be noticed by the next call.
-	 */
-	for (int i = 0; i < 3 && (!entry_fresh(entry) || entry->relid != RelationGetRelid(rel)); i++)
-	{
-		PG_TRY();
-		{
-			entry_load(entry, rel);
-		}
-		PG_CATCH();
-		{
-			entry->valid = false;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-	}
-	return entry;
-}
 
 /* ---- one use ---- */
 
 DwRule *
 dw_rule_open(int member_id, Relation rel)
 {
-	DwRuleEntry *entry = entry_get(member_id, rel);
+	struct DwRuleEntry *entry;
+	DwCompiled *c = dw_compiled_get(member_id, rel, &entry);
 	DwRule	   *rule;
 
-	if (!entry->exists)
+	if (c == NULL)
 		return NULL;
 	rule = palloc0(sizeof(DwRule));
 	rule->cxt = CurrentMemoryContext;
-	rule->cfg = entry->cfg;
-	rule->cfg.migration = pstrdup(entry->cfg.migration);
-	rule->cfg.begin.xip = palloc(sizeof(TransactionId) * Max(entry->cfg.begin.nxip, 1));
-	if (entry->cfg.begin.nxip)
-		memcpy(rule->cfg.begin.xip, entry->cfg.begin.xip, sizeof(TransactionId) * entry->cfg.begin.nxip);
-	rule->cfg.begin.own = palloc(sizeof(TransactionId) * Max(entry->cfg.begin.nown, 1));
-	if (entry->cfg.begin.nown)
-		memcpy(rule->cfg.begin.own, entry->cfg.begin.own, sizeof(TransactionId) * entry->cfg.begin.nown);
+	rule->compiled = c;
+	dw_compiled_use(c, rule->cxt, &rule->use);
+	rule->cfg = c->cfg;
 	for (int s = 0; s < 2; s++)
 	{
 		DwSideRule *side = &rule->side[s];
 
-		side->n = entry->n[s];
-		side->cols = palloc(sizeof(DwColumn) * side->n);
-		memcpy(side->cols, entry->cols[s], sizeof(DwColumn) * side->n);
-		for (int i = 0; i < side->n; i++)
-			if (side->cols[i].deflt == DW_DEFAULT_CONST)
-				side->cols[i].value = datumCopy(side->cols[i].value, side->cols[i].typbyval, side->cols[i].typlen);
-		side->bits = bms_copy(entry->bits[s]);
-		side->derivable = entry->derivable[s];
-		side->guard = entry->guard[s];
-		if (side->derivable)
-		{
-			side->states = palloc(sizeof(ExprState *) * side->n);
-			for (int i = 0; i < side->n; i++)
-				side->states[i] = ExecInitExpr(copyObject(entry->trees[s][i]), NULL);
-		}
+		side->n = c->n[s];
+		side->cols = c->cols[s];
+		side->bits = c->bits[s];
+		side->derivable = c->derivable[s];
+		side->guard = c->guard[s];
 	}
-	rule->reads = bms_copy(entry->reads);
-	rule->watch = bms_copy(entry->watch);
-	rule->undecided = entry->undecided;
-	rule->has_first = entry->has_first;
+	rule->reads = c->reads;
+	rule->watch = c->watch;
+	rule->undecided = c->undecided;
+	rule->has_first = c->has_first;
 	rule->faults = dw_fault_armed("mirror_", rule->cfg.migration);
-	rule->other_before = entry->other_before;
-	strlcpy(rule->overtaken, entry->overtaken, NAMEDATALEN);
-	rule->relid = entry->relid;
+	rule->other_before = c->other_before;
+	rule->overtaken = c->overtaken;
+	rule->relid = c->relid;
 	strlcpy(rule->relname, RelationGetRelationName(rel), NAMEDATALEN);
 	rule->desc = RelationGetDescr(rel);
-	rule->nkey = entry->nkey;
-	rule->key = palloc(sizeof(AttrNumber) * Max(entry->nkey, 1));
-	if (entry->nkey)
-		memcpy(rule->key, entry->key, sizeof(AttrNumber) * entry->nkey);
-	rule->econtext = CreateStandaloneExprContext();
+	rule->nkey = c->nkey;
+	rule->key = c->key;
 	rule->entry = entry;
 	return rule;
+}
+
+/* Most statements derive one side, or none: what that takes is made when it is asked for. */
+static void
+init_states(DwRule *rule, DwSide target)
+{
+	DwSideRule *side = &rule->side[target];
+	MemoryContext old = MemoryContextSwitchTo(rule->cxt);
+	ExprState **states = palloc(sizeof(ExprState *) * side->n);
+
+	/* steps may point into the tree, which is there as long as this use is */
+	for (int i = 0; i < side->n; i++)
+		states[i] = ExecInitExpr(rule->compiled->trees[target][i], NULL);
+	side->states = states;
+	if (rule->econtext == NULL)
+		rule->econtext = CreateStandaloneExprContext();
+	MemoryContextSwitchTo(old);
 }
 
 DwRule *
@@ -457,7 +110,8 @@ dw_rule_open_active(int member_id, Relation rel)
 void
 dw_rule_reset(DwRule *rule)
 {
-	ResetExprContext(rule->econtext);
+	if (rule->econtext)
+		ResetExprContext(rule->econtext);
 }
 
 /* for CONTEXT: which rule was at work */
@@ -592,6 +246,8 @@ dw_rule_derive(DwRule *rule, DwSide target, TupleTableSlot *slot, Datum *values,
 	bool		ok = true;
 
 	Assert(side->derivable);
+	if (unlikely(side->states == NULL))
+		init_states(rule, target);
 	error_context_stack = &callback;
 	rule->econtext->ecxt_scantuple = slot;
 	switch (side->guard)
@@ -844,29 +500,4 @@ char *
 dw_rule_sqlstate(ErrorData *error)
 {
 	return pstrdup(unpack_sql_state(error->sqlerrcode));
-}
-
-/* ---- notes ---- */
-
-bool
-dw_rule_note_written(DwRule *rule, DwSide side)
-{
-	TimestampTz now = GetCurrentStatementStartTimestamp();
-
-	if (now - rule->entry->written_at[side] < WRITTEN_INTERVAL)
-		return false;
-	rule->entry->written_at[side] = now;
-	return true;
-}
-
-bool
-dw_rule_note_overtaken(DwRule *rule)
-{
-	DwRuleEntry *entry = rule->entry;
-
-	if (entry->note_lxid == dw_lxid() && entry->note_subid == GetCurrentSubTransactionId())
-		return false;
-	entry->note_lxid = dw_lxid();
-	entry->note_subid = GetCurrentSubTransactionId();
-	return true;
 }

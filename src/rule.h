@@ -38,7 +38,7 @@ typedef struct DwSideRule
 	Bitmapset  *bits;			/* attnums, offset as in tg_updatedcols */
 	bool		derivable;		/* has expressions that derive it from the other side */
 	DwGuard		guard;
-	ExprState **states;			/* one a column */
+	ExprState **states;			/* one a column; NULL: not made yet */
 } DwSideRule;
 
 /*
@@ -55,16 +55,18 @@ typedef struct DwRule
 	bool		has_first;		/* the table has our first trigger too */
 	bool		other_before;	/* ... and BEFORE ROW triggers of its own */
 	bool		faults;			/* a fault point of the mirror is armed */
-	char		overtaken[NAMEDATALEN]; /* one of these that fires after us; empty: none */
+	const char *overtaken;	/* one of these that fires after us; empty: none */
 	Oid			relid;
 	char		relname[NAMEDATALEN];	/* for messages */
 	TupleDesc	desc;			/* of the table; not owned */
 	int			nkey;			/* primary key, to name rows */
 	AttrNumber *key;
-	ExprContext *econtext;
+	ExprContext *econtext;		/* made with the first state, or reset */
 	TupleTableSlot *scratch;	/* virtual; made when needed */
 	MemoryContext cxt;
 	struct DwRuleEntry *entry;	/* in the backend's cache */
+	struct DwCompiled *compiled;	/* ... and what was loaded; arrays and sets above are its own */
+	MemoryContextCallback use;	/* which ends with the memory context */
 } DwRule;
 
 /*
