@@ -268,8 +268,50 @@ marginal_costs() { # COUNTS
 		}' >> "$results"
 }
 
+# The same by CPU time, in the ordinary server, with more rows: what there is
+# without valgrind, and a check that instructions are what takes the time.
+measure_cpu() { # CASE STATEMENT TECHNIQUE SQL
+	local cpu wal seconds
+	IFS='|' read -r cpu wal seconds < <(own_costs "$4")
+	[ -n "$seconds" ] || die "mirror, $1/$2: $3 has failed"
+	measured mirror "$1/$2" "$3" cpu "$(awk "BEGIN { print $cpu / $mirror_cpu_rows }")"
+}
+
+measure_cpu_round() { # CASE ROUND
+	local statement technique file=$scratch/tmp/$1.cpu.copy
+	local base=$((2000000000 + $2 * 2 * mirror_cpu_rows))
+	local next=$((base + mirror_cpu_rows))
+	local rows="(SELECT $values FROM generate_series(1, $mirror_cpu_rows) i) AS r ($names)"
+	local select="SELECT ${names/id/$base + id} FROM $rows"
+	local inserted="id > $base AND id <= $next"
+	sql -c "COPY (SELECT ${names/id/$next + id} FROM $rows) TO '$file'"
+	for statement in $(wanted_statements "$1"); do
+		sql -c CHECKPOINT
+		for technique in "${mirror_techniques[@]}"; do
+			case $statement in
+			insert) measure_cpu "$1" insert "$technique" "INSERT INTO $1_$technique ($names) $select" ;;
+			copy) measure_cpu "$1" copy "$technique" "COPY $1_$technique ($names) FROM '$file'" ;;
+			update_old) measure_cpu "$1" update_old "$technique" "UPDATE $1_$technique SET $set_old WHERE $inserted" ;;
+			update_other) measure_cpu "$1" update_other "$technique" "UPDATE $1_$technique SET $set_other WHERE $inserted" ;;
+			esac
+		done
+	done
+	rm -f "$file"
+}
+
+count_instructions() {
+	sql -c CHECKPOINT
+	stop_server
+	progress "mirror: $(wc -l < "$scratch/mirror.sql") statements under callgrind"
+	instructions "$scratch/mirror.sql" > "$scratch/mirror.counts"
+	[ "$(wc -l < "$scratch/mirror.counts")" -eq "$(wc -l < "$scratch/mirror.plan")" ] ||
+		die 'callgrind has not counted every statement'
+	marginal_costs "$scratch/mirror.counts"
+	start_server
+}
+
 run_mirror() {
-	local name names
+	local name names round
 	local columns values old new types forward backward set_old set_other rows_on_page rounds
 	fresh_database
 	: > "$scratch/mirror.plan"
@@ -279,18 +321,17 @@ run_mirror() {
 		progress "mirror: tables of case $name"
 		prepare_mirror_case "$name"
 	done
-	sql -c CHECKPOINT
-	stop_server
-	progress "mirror: $(wc -l < "$scratch/mirror.sql") statements under callgrind"
-	instructions "$scratch/mirror.sql" > "$scratch/mirror.counts"
-	[ "$(wc -l < "$scratch/mirror.counts")" -eq "$(wc -l < "$scratch/mirror.plan")" ] ||
-		die 'callgrind has not counted every statement'
-	marginal_costs "$scratch/mirror.counts"
-	start_server
+	[ -z "$valgrind" ] || count_instructions
 	for name in "${mirror_cases[@]}"; do
 		[ -n "$(wanted_statements "$name")" ] || continue
 		"case_$name"
 		names=$(column_names)
+		[ -z "$valgrind" ] || check_mirror_tables "$name" 'after the counts'
+		[ -z "$valgrind" ] || [ "$name" = row ] || continue
+		for ((round = 1; round <= mirror_cpu_rounds; round++)); do
+			progress "mirror: CPU time of case $name"
+			measure_cpu_round "$name" "$round"
+		done
 		check_mirror_tables "$name" 'at the end'
 	done
 }

@@ -2,29 +2,25 @@
 # Turns the figures of test/bench/run into tables, and says for each bar
 # whether it holds.
 #
-#     report.pl FIGURES
+#     report.pl FIGURES               every table and every bar
+#     report.pl --summary FIGURES     a Markdown table: the worst shape of each bar
 #
-# A line of FIGURES is QUESTION, CASE, TECHNIQUE, MEASURE and value, separated
-# by tabs. There are as many lines of the same name as it was measured; their
-# median counts. Bars are in bars.pl. The exit status is 1 if a bar is missed.
+# The exit status is 1 if a bar is missed.
 
 use strict;
 use warnings;
 use FindBin;
+require "$FindBin::Bin/figures.pl";
+require "$FindBin::Bin/bars.pl";
 
-our (%figures, %order);
-
-my %label = (
-	none => 'no trigger', gen => 'generated', noop => 'no-op C', plpgsql => 'plpgsql',
-	pair => 'two plpgsql', dw => 'pg_dualwrite', count => 'count(*)', query => 'one query', chunks => 'in chunks', dw_vacuum => '... and VACUUM',
-	naive => 'one UPDATE', key => 'by key', block => 'by block');
+our (%figures, %order, %label);
 
 my %question = (
-	verify => 'What it costs to compare every row (verify)',
-	latency => 'What the application feels (latency)',
-	growth => 'Does the backfill cost more on a larger table? (growth)',
 	mirror => 'What a written row costs (mirror)',
-	backfill => 'What it costs to fill the rows that are there (backfill)');
+	backfill => 'What it costs to fill the rows that are there (backfill)',
+	latency => 'What the application feels (latency)',
+	verify => 'What it costs to compare every row (verify)',
+	growth => 'Does the backfill cost more on a larger table? (growth)');
 
 # Title, and whether it is shown as a multiple of the first technique's, too.
 my %measure = (
@@ -34,50 +30,16 @@ my %measure = (
 	time => [ 'time, microseconds a row' ],
 	latency => [ 'latency, ms', 1 ]);
 
-sub read_figures
+my @bars;
+
+# Called by bars.pl, with what, where (a shape of row or table), the figure and
+# its limit. What wasn't measured is neither held nor missed.
+sub bar
 {
-	while (my $line = <>)
-	{
-		chomp $line;
-		my ($question, $case, $technique, $measure, $value) = split /\t/, $line;
-		note(questions => '', $question);
-		note(measures => $question, $measure);
-		note(cases => "$question $measure", $case);
-		note(techniques => "$question $measure", $technique);
-		push @{$figures{$question}{$case}{$technique}{$measure}}, $value;
-	}
+	my ($id, $what, $where, $value, $limit) = @_;
+	return unless defined $value;
+	push @bars, { id => $id, what => $what, where => $where, value => $value, limit => $limit, ok => $value <= $limit };
 	return;
-}
-
-# Things are told in the order in which they were measured.
-sub note
-{
-	my ($kind, $of, $name) = @_;
-	my $list = $order{$kind}{$of} //= [];
-	push @$list, $name unless grep { $_ eq $name } @$list;
-	return;
-}
-
-sub sorted { return sort { $a <=> $b } @_ }
-
-sub median
-{
-	my @v = sorted(@_);
-	return @v % 2 ? $v[@v / 2] : ($v[@v / 2 - 1] + $v[@v / 2]) / 2;
-}
-
-# The median of a figure; undefined if it wasn't measured.
-sub figure
-{
-	my ($question, $case, $technique, $measure) = @_;
-	my $values = $figures{$question}{$case}{$technique}{$measure};
-	return $values ? median(@$values) : undef;
-}
-
-sub number
-{
-	my ($n) = @_;
-	return $n >= 1000 ? sprintf('%.0f', $n) : $n >= 100 ? sprintf('%.1f', $n) : sprintf('%.3g', $n);
 }
 
 # Medians, then what they are to the first technique, then the spread.
@@ -86,64 +48,88 @@ sub table
 	my ($question, $measure) = @_;
 	my @techniques = @{$order{techniques}{"$question $measure"}};
 	my $first = $techniques[0];
-
 	my ($title, $relative) = @{$measure{$measure} // [$measure]};
 
 	printf "\n%s\n%-22s%s\n", $title, '', join '', map { sprintf '%15s', $label{$_} // $_ } @techniques;
 	foreach my $case (@{$order{cases}{"$question $measure"}})
 	{
-		my @spread;
+		my (@absolute, @relative, @spread);
 		my $base = figure($question, $case, $first, $measure);
-		my (@absolute, @relative);
+
 		foreach my $technique (@techniques)
 		{
 			my $value = figure($question, $case, $technique, $measure);
 			my @all = sorted(@{$figures{$question}{$case}{$technique}{$measure} // []});
 
-			push @absolute, defined $value ? sprintf '%15s', number($value) : ' ' x 15;
-			push @relative, defined $value && $base ? sprintf '%15.3f', $value / $base : ' ' x 15;
-			push @spread, @all > 1 ? sprintf '%15s', number($all[0]) . '..' . number($all[-1]) : ' ' x 15;
+			push @absolute, defined $value ? number($value) : '';
+			push @relative, defined $value && $base ? sprintf('x%.3f', $value / $base) : '';
+			push @spread, @all > 1 ? number($all[0]) . '..' . number($all[-1]) : '';
 		}
-		printf "%-22s%s\n", $case, join '', @absolute;
-		printf "%-22s%s\n", '  : ' . ($label{$first} // $first), join '', @relative if $relative && $base && @techniques > 1;
-		printf "%-22s%s\n", '  min..max', join '', @spread if grep { /\S/ } @spread;
+		table_line($case, @absolute);
+		table_line('', @relative) if $relative && $base && @techniques > 1;
+		table_line('  min..max', @spread) if grep { $_ ne '' } @spread;
 	}
 	return;
 }
 
-my $missed = 0;
-
-# One line a bar. What wasn't measured is neither held nor missed.
-sub bar
+sub table_line
 {
-	my ($id, $what, $value, $limit) = @_;
-	return unless defined $value;
-	my $ok = $value <= $limit;
-	$missed++ unless $ok;
-	printf "%-4s %-68s %8.3f  <= %-6s %s\n", $id, $what, $value, $limit, $ok ? 'ok' : 'FAIL';
+	my ($name, @cells) = @_;
+	my $line = sprintf '%-22s%s', $name, join '', map { sprintf ' %14s', $_ } @cells;
+	$line =~ s/\s+$//;
+	print "$line\n";
 	return;
 }
 
-sub ratio
+sub report
 {
-	my ($above, $below) = @_;
-	return defined $above && $below ? $above / $below : undef;
+	my $missed = grep { !$_->{ok} } @bars;
+
+	foreach my $question (@{$order{questions}{''}})
+	{
+		printf "\n== %s\n", $question{$question} // $question;
+		table($question, $_) foreach @{$order{measures}{$question}};
+	}
+	print "\n== Bars\n\n";
+	printf "%-4s %-68s %8.3f  <= %-6s %s\n", $_->{id}, "$_->{where}: $_->{what}", $_->{value}, $_->{limit}, $_->{ok} ? 'ok' : 'FAIL'
+		foreach @bars;
+	printf "\n%d bars held, %d missed\n", @bars - $missed, $missed;
+	return;
 }
 
-sub difference
+# One line a bar, with its worst shape and how many there were.
+sub summary
 {
-	my ($a, $b) = @_;
-	return defined $a && defined $b ? $a - $b : undef;
+	my (@order, %group);
+
+	foreach my $bar (@bars)
+	{
+		my $name = join "\t", @$bar{qw(id what limit)};
+		push @order, $name unless $group{$name};
+		push @{$group{$name}}, $bar;
+	}
+	print "| | | best | worst | bar | |\n|---|---|---|---|---|---|\n";
+	foreach my $name (@order)
+	{
+		my @all = sort { $a->{value} <=> $b->{value} } @{$group{$name}};
+		my $missed = grep { !$_->{ok} } @all;
+
+		printf "| %s | %s | %s | %s | %s | %s |\n", @{$all[0]}{qw(id what)}, @all > 1 ? cell($all[0]) : '', cell($all[-1]), $all[0]{limit},
+			!$missed ? 'holds' : @all == 1 ? 'missed' : "missed by $missed of " . @all;
+	}
+	return;
 }
 
+sub cell
+{
+	my ($bar) = @_;
+	my $where = $bar->{where};
+	$where =~ tr/_/ /;
+	return sprintf '%.3f, %s', $bar->{value}, $where;
+}
+
+my $summary = @ARGV && $ARGV[0] eq '--summary' ? shift @ARGV : '';
 read_figures();
-foreach my $question (@{$order{questions}{''}})
-{
-	printf "\n== %s\n", $question{$question} // $question;
-	table($question, $_) foreach @{$order{measures}{$question}};
-}
-print "\n== Bars\n\n";
-require "$FindBin::Bin/bars.pl";
 bars();
-print "\n", $missed ? "$missed bars missed" : 'every bar holds', "\n";
-exit($missed ? 1 : 0);
+$summary ? summary() : report();
+exit((grep { !$_->{ok} } @bars) ? 1 : 0);

@@ -4,13 +4,20 @@
 # shellcheck disable=SC2154,SC2034   # what it shares with test/lib.sh and test/bench/run
 
 bench_packages() {
-	local packages=(make gcc libc6-dev perl valgrind)
+	local packages=(make gcc libc6-dev perl)
 	if [ -z "$prefix" ]; then
 		packages+=("postgresql-$DW_HOST_PG" "postgresql-server-dev-$DW_HOST_PG")
 	else
 		id postgres >/dev/null 2>&1 || packages+=(postgresql-common)
 	fi
 	echo "${packages[@]}"
+}
+
+# Without it, CPU time has to do.
+need_valgrind() {
+	[ -n "$valgrind" ] && ! command -v valgrind > /dev/null || return 0
+	need_packages valgrind || true
+	command -v valgrind > /dev/null || { say 'there is no valgrind: no instruction counts'; valgrind=; }
 }
 
 # A release build in a private copy of the server, and a cluster in which
@@ -70,7 +77,7 @@ own_costs() { # STATEMENT
 	SQL
 }
 
-progress() { [ ! -t 2 ] || printf '\r[%3d s] %s\e[K' "$SECONDS" "$*" >&2; }
+progress() { [ ! -t 2 ] || printf '\r\e[K%s' "${*:+[$SECONDS s] $*}" >&2; }
 
 # Run a file of statements, one a line, in a single-user server under callgrind,
 # and print the instructions that executing each line took: no parsing, no
