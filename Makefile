@@ -45,6 +45,8 @@ REGRESS = \
 	ddl \
 	tamper \
 	faults \
+	sample \
+	proof \
 	random
 
 # The quick start of README.md, word for word; test/t/090_readme.pl compares them.

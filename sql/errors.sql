@@ -209,7 +209,7 @@ SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', options => '[1]');
 \echo :SQLSTATE
 SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', options => '{"conflict": "both"}');
 \echo :SQLSTATE
-SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', options => '{"proof": true}');
+SELECT dw_begin('errors', 'errors_t', 'a', 'bigint', 'c', options => '{"carry": true}');
 \echo :SQLSTATE
 
 -- relations that aren't plain tables

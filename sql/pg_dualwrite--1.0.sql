@@ -31,7 +31,8 @@ CREATE SEQUENCE dualwrite.member_id AS integer;
  * that is under way, or 0; while there is one, the mirror looks at every row
  * that it passes.  losses_seen: writes that the old side can't hold are counted
  * by the sequences m<member>_losses; up to this count a clean pass has seen to
- * them.  heal: a hole was opened and closed; the next pass goes over
+ * them.  proven_at: since when every pass found every row consistent, with the
+ * proof constraint on the table before the first of them began.  heal: a hole was opened and closed; the next pass goes over
  * inconsistent rows only.
  */
 CREATE TABLE dualwrite.migration (
@@ -60,7 +61,8 @@ CREATE TABLE dualwrite.migration (
     unconvertible   bigint NOT NULL DEFAULT 0,
     started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at     timestamptz,
-    losses_seen     bigint NOT NULL DEFAULT 0
+    losses_seen     bigint NOT NULL DEFAULT 0,
+    proven_at       timestamptz
 );
 -- a migration that has ended leaves its name free
 CREATE UNIQUE INDEX migration_name ON dualwrite.migration (name) WHERE phase NOT IN ('finalized', 'aborted');
@@ -254,8 +256,25 @@ SELECT m.id, coalesce((SELECT c.relowner FROM dualwrite.member o JOIN pg_catalog
                         WHERE o.migration_id = m.id ORDER BY o.ord LIMIT 1), to_regrole(quote_ident(m.owner))::oid) AS owner
   FROM dualwrite.migration m;
 
+-- do two values have the same image?  For the proof constraint: CHECK constraints run as whoever writes
+CREATE FUNCTION dualwrite.same("any", "any") RETURNS boolean
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_same';
+
+-- the proof constraint of a member; NULL if its table has none
+CREATE FUNCTION dualwrite.proof_constraint(member integer, relation oid) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+    SELECT c.oid FROM pg_catalog.pg_constraint c
+     WHERE c.conrelid = relation AND c.contype = 'c' AND c.conname = 'dualwrite_m' || member || '_proof'
+       -- from PostgreSQL 19 on it may not be enforced
+       AND coalesce((pg_catalog.to_jsonb(c) ->> 'conenforced')::boolean, true)
+       AND EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = c.oid
+                      AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = 'dualwrite.same'::pg_catalog.regproc);
+    END;
+
 -- versions, in the system catalogs, of everything that a verification relies on:
--- our triggers, row triggers that fire after them, the rules and what they call
+-- our triggers, row triggers that fire after them, the rules, what they call and
+-- the columns that they name, the proof constraint (whether it is VALIDATEd makes no difference)
 CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
@@ -275,6 +294,17 @@ CREATE FUNCTION dualwrite.marks(member integer, relation oid) RETURNS text
               FROM pg_catalog.pg_depend v JOIN pg_catalog.pg_class k ON k.oid = v.objid JOIN pg_catalog.pg_rewrite w ON w.ev_class = k.oid
              WHERE v.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
                AND v.refobjid = relation AND v.refobjsubid = 0 AND v.deptype = 'a' AND k.relname = 'm' || member || '_rules'
+            UNION ALL
+            SELECT pg_catalog.format('p%s:%s', c.oid, c.conbin)
+              FROM pg_catalog.pg_constraint c WHERE c.oid = dualwrite.proof_constraint(member, relation)
+            UNION ALL
+            SELECT DISTINCT pg_catalog.format('a%s:%s:%s:%s', a.attnum, a.atttypid, a.atttypmod, a.attcollation)
+              FROM pg_catalog.pg_depend v JOIN pg_catalog.pg_class r ON r.oid = v.objid JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
+              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+               AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = relation
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = relation AND a.attnum = d.refobjsubid
+             WHERE v.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND v.refobjid = relation AND v.refobjsubid = 0 AND v.deptype = 'a' AND r.relname = 'm' || member || '_rules'
             UNION ALL
             SELECT DISTINCT pg_catalog.format('c%s:%s', c.oid, c.xmin)
               FROM pg_catalog.pg_depend v JOIN pg_catalog.pg_class r ON r.oid = v.objid JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
@@ -464,6 +494,9 @@ WITH live AS (
            m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch
              AND m.verified_marks = (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)
                                        FROM dualwrite.member b WHERE b.migration_id = m.id) AS verified,
+           coalesce((m.options ->> 'proof')::boolean, false) AS proof,
+           coalesce((m.options ->> 'proof')::boolean, false) AND (SELECT bool_and(dualwrite.proof_constraint(b.id, b.relation) IS NOT NULL)
+                                                                    FROM dualwrite.member b WHERE b.migration_id = m.id) AS proof_present,
            (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
              WHERE b.migration_id = m.id AND d.repaired_at IS NULL) AS open_drift,
            (SELECT count(DISTINCT coalesce(d.key::text, d.row_ctid::text, d.id::text)) FROM dualwrite.drift d JOIN dualwrite.member b ON b.id = d.member_id
@@ -483,7 +516,10 @@ WITH live AS (
 ), st AS (
     SELECT b.*,
            b.mirror = 'both' AND (b.phase IN ('backfilling', 'building', 'verifying') OR b.heal) OR b.mirror = 'both' AND (b.phase IN ('ready', 'switched') AND b.two_way
-             AND (NOT coalesce(b.verified, false) OR b.phase = 'switched' AND b.verified_at < b.phase_since)) AS work,
+             AND (NOT coalesce(b.verified, false) OR b.phase = 'switched' AND b.verified_at < b.phase_since))
+             OR b.mirror = 'both' AND b.phase IN ('ready', 'switched') AND b.proof AND NOT (coalesce(b.verified, false) AND b.proof_present AND b.proven_at IS NOT NULL)
+             AND b.open_drift = 0 AS work,
+           coalesce(b.verified, false) AND b.proof_present AND b.proven_at IS NOT NULL AS proven,
            p.blocks_total, p.blocks_done, p.rows_estimated, p.rows_per_second AS rate, p.started_at AS pass_started, p.last_batch_at, p.skipped
       FROM base b
       LEFT JOIN prog p ON p.migration_id = b.id
@@ -567,11 +603,15 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
             WHEN f.phase IN ('backfilling', 'building', 'verifying') THEN format('CALL dw_wait(%L); -- the worker is at work', f.name)
             WHEN f.open_drift > CASE WHEN f.phase = 'switched' THEN f.open_unconvertible ELSE 0 END THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- these rows differ: mend them, then dw_verify', f.name)
             WHEN f.heal OR f.two_way AND NOT coalesce(f.verified, false) THEN format('SELECT * FROM dw_verify(%L); -- not verified since the last change of the mirror', f.name)
+            WHEN f.phase = 'ready' AND f.proof AND NOT f.proven THEN format('SELECT proof FROM dw_status WHERE migration = %L; -- dw_switch waits until it is proven', f.name)
             WHEN f.phase = 'ready' THEN format('SELECT dw_switch(%L); -- once every application version that is running can use the new side', f.name)
             WHEN f.two_way AND f.verified_at < f.phase_since THEN format('SELECT * FROM dw_verify(%L); -- dw_finalize needs a verification made after the switch', f.name)
             ELSE format('SELECT dw_finalize(%L); -- once no application version uses the old side%s', f.name,
                         CASE WHEN f.two_way AND f.open_drift = 0 THEN '; until then dw_rollback is the way back' END) END AS next_step,
        f.started_at, f.finished_at,
+       CASE WHEN f.phase IN ('finalized', 'aborted') THEN NULL WHEN NOT f.proof THEN 'off' WHEN f.proven THEN 'proven'
+            WHEN f.proof_present THEN 'checking' ELSE 'waiting' END AS proof,
+       CASE WHEN f.proven THEN f.proven_at END AS proven_at,
        f.samples AS sampled_writes, f.sample_drift AS sampled_drift,
        CASE WHEN f.samples > 0 THEN dualwrite.drift_bound(f.samples, f.sample_drift) END AS drift_rate_bound
   FROM fin f;

@@ -31,6 +31,7 @@
 #include "expr.h"
 #include "migration.h"
 #include "options.h"
+#include "proof.h"
 #include "run.h"
 #include "worker.h"
 
@@ -148,6 +149,17 @@ lock_tables(DwMigration *m, LOCKMODE mode, List *(*more) (void *arg), void *arg)
 	dw_lock_relations(relids, mode, more, arg);
 	/* whatever was known before the lock may be out of date */
 	*m = *dw_migration_get(m->id);
+}
+
+void
+dw_check_proof_options(const DwOptions *o)
+{
+	if (o->proof && o->on_error == DW_ON_ERROR_RECORD)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options \"proof\" and \"on_error\": \"record\" exclude each other"),
+				 errdetail("With proof the database refuses the rows that would be recorded."),
+				 errhint("Leave one of them out, or set on_error to authority or reject.")));
 }
 
 void
@@ -351,6 +363,27 @@ merged_options(DwMigration *m, Jsonb *changes, DwOptions *o)
 	return merged;
 }
 
+/* May these options be those of a migration with proof? */
+static void
+check_proof(DwMigration *m, const DwOptions *o)
+{
+	ListCell   *lc;
+
+	dw_check_proof_options(o);
+	if (!o->proof || m->proof)
+		return;
+	foreach(lc, m->members)
+		dw_proof_check(m->name, ((DwMember *) lfirst(lc))->id, ((DwMember *) lfirst(lc))->relid);
+	if (m->open_drift > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" can't be proven while rows are recorded as not consistent", m->name),
+				 errdetail(INT64_FORMAT " %s on record. The constraint would refuse every write to a row that isn't consistent.",
+						   m->open_drift, m->open_drift == 1 ? "row is" : "rows are"),
+				 errhint("SELECT * FROM dw_drift WHERE migration = %1$s AND repaired_at IS NULL; mend these rows (or CALL dw_reconcile(%1$s)), then SELECT * FROM dw_verify(%1$s).",
+						 quote_literal_cstr(m->name))));
+}
+
 Datum
 dw_set(PG_FUNCTION_ARGS)
 {
@@ -361,6 +394,7 @@ dw_set(PG_FUNCTION_ARGS)
 	Jsonb	   *changes;
 	Jsonb	   *merged;
 	bool		barrier;
+	bool		disprove;
 	ListCell   *lc;
 
 	if (PG_ARGISNULL(1))
@@ -376,8 +410,12 @@ dw_set(PG_FUNCTION_ARGS)
 	dw_check_owner(m);
 	dw_check_active(m);
 
-	/* the emergency brake takes no table lock, and waits for no verb but one in an open transaction */
-	if (dw_options_name(changes, "mirror") && o.mirror == DW_MIRROR_OFF && JB_ROOT_COUNT(changes) == 1)
+	/*
+	 * The emergency brake takes no table lock, and waits for no verb but one in
+	 * an open transaction.  With a proof constraint on the table it would make
+	 * every write fail, so then the constraint has to go along.
+	 */
+	if (dw_options_name(changes, "mirror") && o.mirror == DW_MIRROR_OFF && JB_ROOT_COUNT(changes) == 1 && !dw_proof_found(m))
 	{
 		if (m->mirror == DW_MIRROR_OFF)
 			PG_RETURN_TEXT_P(result("the mirror of migration \"%s\" is off already", name));
@@ -396,14 +434,20 @@ dw_set(PG_FUNCTION_ARGS)
 				 errmsg("option \"subscribers_ready\" can only be given to dw_begin"),
 				 errdetail("The column has been added already."),
 				 errhint("Leave it out.")));
+	check_proof(m, &o);
 	barrier = o.mirror != m->mirror || o.conflict != m->conflict || o.on_error != m->on_error;
-	if (barrier)
+	disprove = dw_proof_found(m) && (!o.proof || o.mirror != DW_MIRROR_BOTH);
+	if (barrier || disprove)
 	{
 		LOCKMODE	mode = o.mirror == DW_MIRROR_BOTH ? Max(ShareRowExclusiveLock, trigger_lock(m)) : ShareRowExclusiveLock;
 
+		if (disprove)
+			mode = AccessExclusiveLock;
 		dw_lock_tables(m, mode);
 		locks_last(mode == AccessExclusiveLock ? "ACCESS EXCLUSIVE" : "SHARE ROW EXCLUSIVE");
 	}
+	if (disprove)
+		(void) dw_proof_drop(m);
 	if (o.sample_rate > 0)
 		foreach(lc, m->members)
 			dw_attach_samples(((DwMember *) lfirst(lc))->id, ((DwMember *) lfirst(lc))->relid);
@@ -506,6 +550,20 @@ wrong_phase(DwMigration *m, const char *verb, const char *hint)
 			 errhint(hint, quote_literal_cstr(m->name))));
 }
 
+static void
+check_proven(DwMigration *m)
+{
+	if (!m->proof || m->proven)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("migration \"%s\" can't be switched: it is not proven", m->name),
+			 m->proof_present ? errdetail("No complete comparison has begun since the proof constraint was added, or the proof was voided.")
+			 : errdetail("The proof constraint is not on its table."),
+			 m->proof_present ? errhint("SELECT * FROM dw_verify(%s), or wait for the worker (proof in dw_status), then repeat the call.", quote_literal_cstr(m->name))
+			 : errhint("The worker adds it (proof in dw_status); SELECT dw_ensure_workers() starts one.")));
+}
+
 Datum
 dw_switch(PG_FUNCTION_ARGS)
 {
@@ -523,6 +581,7 @@ dw_switch(PG_FUNCTION_ARGS)
 	if (m->phase != DW_READY)
 		wrong_phase(m, "switched", "CALL dw_wait(%s), then repeat the call.");
 	check_may_flip(m, "switched", false);
+	check_proven(m);
 	dw_transition(m, "switch", NULL);
 	locks_last("SHARE ROW EXCLUSIVE");
 	dw_work_now(m);
@@ -553,7 +612,13 @@ dw_rollback(PG_FUNCTION_ARGS)
 						 quote_literal_cstr(m->name))));
 	check_may_flip(m, "rolled back", false);
 	dw_transition(m, "rollback", NULL);
+	dw_migration_unprove(m);
 	locks_last("SHARE ROW EXCLUSIVE");
+	if (m->proof)
+	{
+		dw_work_now(m);
+		dw_launch_if_due(m->id);
+	}
 	PG_RETURN_TEXT_P(result("migration \"%s\" is rolled back: the old side is in authority, nothing was dropped", m->name));
 }
 
@@ -604,6 +669,8 @@ remove_members(const Going *g)
 	ListCell   *lc;
 	ListCell   *lc2;
 
+	(void) dw_proof_drop(g->m);
+
 	/* named before the rules that know them go */
 	foreach(lc, g->m->members)
 		columns = lappend(columns, columns_going(g, lfirst(lc)));
@@ -640,6 +707,8 @@ dw_finalize(PG_FUNCTION_ARGS)
 				 errdetail("The last verification is older than the switch."),
 				 errhint("SELECT * FROM dw_verify(%s), then repeat the call.", quote_literal_cstr(m->name))));
 
+	/* nothing that the new side would need a counterpart of */
+	(void) dw_proof_drop(m);
 	foreach(lc, m->members)
 	{
 		DwMember   *b = lfirst(lc);

@@ -6,6 +6,7 @@
 #define DW_API_H
 
 #include "catalog.h"
+#include "options.h"
 
 /* Raises 25006 on a standby or in a read-only transaction. */
 extern void dw_check_writable(const char *verb);
@@ -24,6 +25,9 @@ extern void dw_check_active(const DwMigration *m);
  * the migration.
  */
 extern DwMigration *dw_verb_begin(const char *verb, const char *name);
+
+/* Raises 22023 where the options don't go with proof. */
+extern void dw_check_proof_options(const DwOptions *o);
 
 /* Locks all tables of the migration in short tries. */
 extern void dw_lock_tables(DwMigration *m, LOCKMODE mode);

@@ -47,6 +47,7 @@
 #include "fault.h"
 #include "migration.h"
 #include "options.h"
+#include "proof.h"
 #include "rule.h"
 #include "run.h"
 #include "worker.h"
@@ -203,6 +204,7 @@ check_common(Spec *spec, FunctionCallInfo fcinfo, int options_arg)
 	spec->options_given = PG_ARGISNULL(options_arg) ? DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")))
 		: PG_GETARG_JSONB_P(options_arg);
 	dw_options_read(spec->options_given, &spec->options);
+	dw_check_proof_options(&spec->options);
 }
 
 /* ---- the same again? ---- */
@@ -725,6 +727,8 @@ attach_rules(Spec *spec, int member_id)
 	dw_member_insert(member_id, id, 1, RelationGetRelid(rel), names_of(spec, DW_OLD, false), names_of(spec, DW_NEW, false),
 					 names_of(spec, DW_NEW, true), spec->has_backward, dw_relfilenode(rel));
 	dw_attach_rules(member_id, rel, spec->n[DW_OLD], texts[DW_OLD], spec->n[DW_NEW], texts[DW_NEW]);
+	if (spec->options.proof)
+		dw_proof_check(spec->name, member_id, spec->relid);
 	if (spec->options.sample_rate > 0)
 		dw_attach_samples(member_id, spec->relid);
 	CommandCounterIncrement();

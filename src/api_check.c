@@ -372,6 +372,7 @@ reconcile(DwMigration *m, bool repair, MemoryContext keep)
 	t.drifted = r.drifted;
 	t.unconvertible = Min(r.unconvertible, r.drifted);
 	t.lossy = r.lossy;
+	t.repaired = r.repaired;
 	if (r.repaired > 0)
 		dw_event(m->id, m->name, "repaired", -1, -1, psprintf(INT64_FORMAT " rows, from the %s side", r.repaired, dw_side_name(DW_AUTHORITY(m->phase))));
 	if (m->mirror == DW_MIRROR_BOTH)

@@ -96,7 +96,10 @@ dw_home(void)
 	"   ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = m.id)," \
 	" coalesce(c.paused, false), c.reason," \
 	" m.verified_marks IS NOT DISTINCT FROM (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)" \
-	"   FROM dualwrite.member b WHERE b.migration_id = m.id)" \
+	"   FROM dualwrite.member b WHERE b.migration_id = m.id)," \
+	" coalesce((m.options ->> 'proof')::boolean, false)," \
+	" coalesce((m.options ->> 'proof')::boolean, false) AND (SELECT pg_catalog.bool_and(dualwrite.proof_constraint(b.id, b.relation) IS NOT NULL)" \
+	"   FROM dualwrite.member b WHERE b.migration_id = m.id), m.proven_at IS NOT NULL" \
 	" FROM dualwrite.migration m LEFT JOIN dualwrite.control c ON c.migration_id = m.id"
 
 /* Value of SPI_tuptable's first row, as a bool (null is false), int64 (null is 0), text. */
@@ -160,6 +163,9 @@ read_migration(MemoryContext cxt)
 	m->marks_changed = m->verified && !got_bool(25);
 	if (m->marks_changed)
 		m->verified = m->verified_since_phase = false;
+	m->proof = got_bool(26);
+	m->proof_present = got_bool(27);
+	m->proven = m->verified && m->proof_present && got_bool(28);
 	m->two_way = true;
 
 	DW_SQL("SELECT b.id, b.ord, b.relation::oid, b.has_backward, b.filling, b.relfilenode, b.created_columns"
@@ -452,24 +458,47 @@ dw_migration_adopt(DwMigration *m)
 }
 
 bool
-dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy, int64 losses_seen)
+dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy, int64 losses_seen, bool proven)
 {
 	DwRun		run;
 	uint64		n;
 
 	dw_run_begin(&run, dw_own_role());
-	n = DW_SQL("UPDATE dualwrite.migration SET verified_at = pg_catalog.clock_timestamp(), verified_epoch = $2, verified_marks = $3, verified_lossy = $4,"
-			   " drifted = 0, unconvertible = 0, losses_seen = greatest(losses_seen, $5)"
+	n = DW_SQL("UPDATE dualwrite.migration SET verified_at = n.at, verified_epoch = $2, verified_marks = $3, verified_lossy = $4,"
+			   " drifted = 0, unconvertible = 0, losses_seen = greatest(losses_seen, $5),"
+			   /* proven since the first of the passes that followed each other without anything to void them */
+			   " proven_at = CASE WHEN $6 AND verified_at IS NOT NULL AND verified_epoch = $2 AND verified_marks = $3"
+			   "   THEN coalesce(proven_at, n.at) WHEN $6 THEN n.at END FROM (SELECT pg_catalog.clock_timestamp() AS at) n"
 			   " WHERE id = $1 AND epoch = $2 AND mirror = 'both'",
-			   DW_INT4(m->id), DW_INT8(epoch), DW_TEXT(marks), DW_INT8(lossy), DW_INT8(losses_seen));
+			   DW_INT4(m->id), DW_INT8(epoch), DW_TEXT(marks), DW_INT8(lossy), DW_INT8(losses_seen), DW_BOOL(proven));
 	dw_run_end(&run);
 	return n == 1;
 }
 
 void
+dw_migration_unprove(DwMigration *m)
+{
+	STATE_CHANGE("UPDATE dualwrite.migration SET proven_at = NULL WHERE id = $1", DW_INT4(m->id));
+	m->proven = false;
+}
+
+bool
+dw_member_proof(DwMember *b)
+{
+	DwRun		run;
+	bool		found;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT dualwrite.proof_constraint($1, $2) IS NOT NULL", DW_INT4(b->id), DW_OID(b->relid));
+	found = got_bool(1);
+	dw_run_end(&run);
+	return found;
+}
+
+void
 dw_migration_set_counts(DwMigration *m, int64 drifted, int64 unconvertible)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET drifted = $2, unconvertible = $3, verified_at = NULL WHERE id = $1",
+	STATE_CHANGE("UPDATE dualwrite.migration SET drifted = $2, unconvertible = $3, verified_at = NULL, proven_at = NULL WHERE id = $1",
 				 DW_INT4(m->id), DW_INT8(drifted), DW_INT8(unconvertible));
 }
 
@@ -838,7 +867,7 @@ dw_table_writers(Oid relid)
 }
 
 int
-dw_table_lockers(Oid relid, int max, int *pids)
+dw_table_lockers(Oid relid, bool readers, int max, int *pids)
 {
 	DwRun		run;
 	int			n;
@@ -846,8 +875,8 @@ dw_table_lockers(Oid relid, int max, int *pids)
 	dw_run_begin(&run, dw_own_role());
 	n = DW_SQL("SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted"
 			   " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
-			   " AND l.pid <> pg_catalog.pg_backend_pid() AND l.mode <> 'AccessShareLock' ORDER BY 1 LIMIT $2",
-			   DW_OID(relid), DW_INT4(max));
+			   " AND l.pid <> pg_catalog.pg_backend_pid() AND ($3 OR l.mode <> 'AccessShareLock') ORDER BY 1 LIMIT $2",
+			   DW_OID(relid), DW_INT4(max), DW_BOOL(readers));
 	for (int i = 0; i < n; i++)
 		pids[i] = got_int(i, 1);
 	dw_run_end(&run);

@@ -69,6 +69,9 @@ typedef struct DwMigration
 	int64		open_drift;		/* rows recorded and not seen repaired */
 	int64		open_unconvertible;
 	bool		lossy;			/* the mirror counted losses that no clean pass has seen to */
+	bool		proof;			/* option */
+	bool		proof_present;	/* every member has the constraint */
+	bool		proven;			/* verified, and the constraint was there before the pass began */
 	bool		two_way;		/* every member has a backward rule */
 	bool		paused;
 	char	   *pause_reason;
@@ -146,7 +149,13 @@ extern void dw_migration_set_failed(int id, bool failed, const char *error);	/* 
 extern void dw_migration_adopt(DwMigration *m); /* this database is its home now */
 
 /* The verification of all members ended clean; false if a hole opened since it began. */
-extern bool dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy, int64 losses_seen);
+extern bool dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy, int64 losses_seen, bool proven);
+
+/* The proof counts no more. */
+extern void dw_migration_unprove(DwMigration *m);
+
+/* Has the member its proof constraint? */
+extern bool dw_member_proof(DwMember *b);
 extern void dw_migration_set_counts(DwMigration *m, int64 drifted, int64 unconvertible);
 
 /* versions of triggers and rules of all members; palloc'd */
@@ -241,8 +250,8 @@ extern char *dw_migration_stamp(int id);
 /* virtual transactions (palloc'd) that may be writing the relation, prepared ones included; ours is not among them */
 extern List *dw_table_writers(Oid relid);
 
-/* pids that hold row or table locks of the relation, other than ours; at most max */
-extern int	dw_table_lockers(Oid relid, int max, int *pids);
+/* pids that hold row or table locks of the relation, other than ours; readers: theirs, too; at most max */
+extern int	dw_table_lockers(Oid relid, bool readers, int max, int *pids);
 
 /* pg_current_snapshot() as text, palloc'd */
 extern char *dw_current_snapshot(void);

@@ -211,6 +211,52 @@ dw_expr_deparse(Node *expr, Oid relid)
 	return text;
 }
 
+/*
+ * Coercions print as nothing or as a cast, and a cast that is written out cuts
+ * what is too long.  Called as the functions that they are, they do what they
+ * do in an assignment.  Those that don't change a value's image are left away,
+ * and so are a domain's checks: a column that is equal has passed them.
+ */
+static Node *
+spell_out(Node *node, bool outermost)
+{
+	if (IsA(node, CoerceToDomain))
+		return spell_out((Node *) ((CoerceToDomain *) node)->arg, outermost);
+	if (IsA(node, RelabelType) && outermost)
+		return spell_out((Node *) ((RelabelType *) node)->arg, true);
+	if (IsA(node, RelabelType))
+	{
+		RelabelType *r = (RelabelType *) node;
+
+		r->relabelformat = COERCE_EXPLICIT_CAST;
+		r->arg = (Expr *) spell_out((Node *) r->arg, false);
+	}
+	else if (IsA(node, CoerceViaIO))
+		((CoerceViaIO *) node)->coerceformat = COERCE_EXPLICIT_CAST;
+	else if (IsA(node, ArrayCoerceExpr))
+		((ArrayCoerceExpr *) node)->coerceformat = COERCE_EXPLICIT_CAST;
+	else if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcformat != COERCE_EXPLICIT_CALL)
+	{
+		FuncExpr   *f = (FuncExpr *) node;
+
+		f->funcformat = COERCE_EXPLICIT_CALL;
+		linitial(f->args) = spell_out(linitial(f->args), false);
+	}
+	return node;
+}
+
+char *
+dw_expr_check_text(Node *expr, Relation rel)
+{
+	int			nestlevel = NewGUCNestLevel();
+	char	   *text;
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	text = deparse_expression(spell_out(copyObject(expr), true), deparse_context_for(RelationGetRelationName(rel), RelationGetRelid(rel)), false, false);
+	AtEOXact_GUC(true, nestlevel);
+	return text;
+}
+
 Bitmapset *
 dw_expr_reads(Node *expr)
 {

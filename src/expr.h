@@ -34,6 +34,13 @@ extern bool dw_expr_is_mutable(Relation rel, const char *text, AttrNumber target
 /* The expression as SQL, columns as r.<name>; palloc'd. */
 extern char *dw_expr_deparse(Node *expr, Oid relid);
 
+/*
+ * The same for a check constraint of the table, of an expression from
+ * dw_rules_expr: columns without prefix, and what the coercion to the column
+ * does (raise where a value is too long, for example) written out.
+ */
+extern char *dw_expr_check_text(Node *expr, Relation rel);
+
 /* attribute numbers that the expression reads; palloc'd */
 extern Bitmapset *dw_expr_reads(Node *expr);
 

@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "migration.h"
+#include "proof.h"
 #include "run.h"
 #include "verify.h"
 
@@ -38,10 +39,20 @@ typedef struct Transition
 	DwPhase		from;
 	const char *event;
 	DwPhase		to;
+	bool		(*guard) (const DwMigration *m);	/* NULL: always */
 } Transition;
 
+/* Has the filled table to get something before it is verified? */
+static bool
+is_incomplete(const DwMigration *m)
+{
+	return m->proof && !m->proof_present;
+}
+
 static const Transition transitions[] = {
+	{DW_BACKFILLING, "filled", DW_BUILDING, is_incomplete},
 	{DW_BACKFILLING, "filled", DW_VERIFYING},
+	{DW_BUILDING, "built", DW_VERIFYING},
 	{DW_VERIFYING, "verified", DW_READY},
 	{DW_BUILDING, "hole", DW_BACKFILLING},
 	{DW_VERIFYING, "hole", DW_BACKFILLING},
@@ -63,7 +74,7 @@ dw_transition(DwMigration *m, const char *event, const char *note)
 	{
 		const Transition *t = &transitions[i];
 
-		if (t->from != m->phase || strcmp(t->event, event) != 0)
+		if (t->from != m->phase || strcmp(t->event, event) != 0 || (t->guard && !t->guard(m)))
 			continue;
 		dw_migration_set_phase(m, t->from, t->to);
 		dw_event(m->id, m->name, event, t->from, t->to, note);
@@ -75,6 +86,20 @@ dw_transition(DwMigration *m, const char *event, const char *note)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("migration \"%s\" is in phase %s, which \"%s\" does not leave", m->name,
 					dw_enum_name(dw_phase_names, m->phase), event)));
+}
+
+bool
+dw_to_build(const DwMigration *m)
+{
+	/* not over rows on record: each write to one of them would be refused */
+	return is_incomplete(m) && m->open_drift == 0 && m->two_way && m->mirror == DW_MIRROR_BOTH;
+}
+
+/* Is a pass due that begins after the constraint was added?  It would find again what is on record. */
+static bool
+is_to_prove(const DwMigration *m)
+{
+	return m->proof && m->proof_present && !m->proven && m->open_drift == 0;
 }
 
 DwWork
@@ -103,7 +128,13 @@ dw_work_due(const DwMigration *m, const char **reason)
 			return DW_WORK_FILL;
 		*reason = "the mirror is not on both ways";
 	}
-	else if (m->phase == DW_VERIFYING ||
+	else if (m->phase == DW_BUILDING || dw_to_build(m))
+	{
+		if (m->mirror == DW_MIRROR_BOTH)
+			return DW_WORK_BUILD;
+		*reason = "the mirror is not on both ways";
+	}
+	else if (m->phase == DW_VERIFYING || is_to_prove(m) ||
 			 (m->phase == DW_READY && !m->verified) ||
 			 (m->phase == DW_SWITCHED && m->two_way && !m->verified_since_phase))
 	{
@@ -127,6 +158,16 @@ dw_filled(DwMigration *m)
 		dw_transition(m, "filled", NULL);
 	else
 		dw_event(m->id, m->name, "healed", -1, -1, NULL);
+	CommandCounterIncrement();
+}
+
+void
+dw_built(DwMigration *m)
+{
+	if (dw_to_build(m))
+		dw_proof_add(m);
+	if (m->phase == DW_BUILDING)
+		dw_transition(m, "built", is_incomplete(m) && m->open_drift > 0 ? "without the proof constraint: rows are recorded as not consistent" : NULL);
 	CommandCounterIncrement();
 }
 
@@ -195,6 +236,7 @@ dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals *t)
 	char	   *now = dw_migration_marks(m);
 	char	   *note;
 	DwMigration *fresh;
+	bool		proven;
 
 	/*
 	 * Once the new side is in authority, a row that the old side can't hold is
@@ -229,15 +271,19 @@ dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals *t)
 		stop_on(m, "drift found", note);
 		return DW_DRIFT;
 	}
-	if (!dw_migration_set_verified(m, pass->epoch, pass->marks, t->lossy + tolerated, t->lossy + tolerated == 0 ? pass->losses : -1))
+	/* the marks are those of the begin: the constraint was there, if it is now */
+	proven = fresh->proof && fresh->proof_present && tolerated == 0 && t->repaired == 0;
+	if (!dw_migration_set_verified(m, pass->epoch, pass->marks, t->lossy + tolerated, t->lossy + tolerated == 0 ? pass->losses : -1, proven))
 		return DW_VOID;
 	dw_migration_set_failed(m->id, false, NULL);
 	note = tolerated == 0 ? psprintf(INT64_FORMAT " rows, all consistent", t->rows)
 		: psprintf(INT64_FORMAT " rows, " INT64_FORMAT " of them hold what the old side can't", t->rows, tolerated);
-	if (m->phase == DW_VERIFYING)
+	if (m->phase == DW_VERIFYING && (proven || !fresh->proof))
 		dw_transition(m, "verified", note);
 	else
 		dw_event(m->id, m->name, "verified", -1, -1, note);
+	if (proven && !fresh->proven)
+		dw_event(m->id, m->name, "proven", -1, -1, NULL);
 	CommandCounterIncrement();
 	return DW_CLEAN;
 }
@@ -422,7 +468,7 @@ dw_work_now(DwMigration *m)
 	DwWork		work;
 	bool		small = dw_is_small(m);	/* asked once: the fill makes it grow */
 
-	for (int i = 0; small && i < 4; i++)
+	for (int i = 0; small && i < 6; i++)
 	{
 		DwMigration *fresh = dw_migration_get(m->id);
 
@@ -435,6 +481,13 @@ dw_work_now(DwMigration *m)
 			if (skipped_any(fresh))
 				break;			/* row locks don't conflict with the table's: the worker comes back to them */
 			dw_filled(fresh);
+		}
+		else if (work == DW_WORK_BUILD)
+		{
+			/* else it is for the worker */
+			if (dw_to_build(fresh) && !dw_proof_try_lock(fresh))
+				break;
+			dw_built(fresh);
 		}
 		else
 		{

@@ -14,6 +14,7 @@ typedef enum DwWork
 {
 	DW_WORK_NONE,
 	DW_WORK_FILL,
+	DW_WORK_BUILD,
 	DW_WORK_VERIFY
 } DwWork;
 
@@ -23,8 +24,14 @@ extern DwWork dw_work_due(const DwMigration *m, const char **reason);
 /* Moves the migration on: the phase that follows by this event; with an event row and a NOTIFY.  55000 if none does. */
 extern void dw_transition(DwMigration *m, const char *event, const char *note);
 
-/* Every unfilled row has been filled: on to the verification. */
+/* Every unfilled row has been filled: on to building, or to the verification. */
 extern void dw_filled(DwMigration *m);
+
+/* Is something to be built, and can it be? */
+extern bool dw_to_build(const DwMigration *m);
+
+/* Builds it, under ACCESS EXCLUSIVE (dw_proof_try_lock); then on to the verification. */
+extern void dw_built(DwMigration *m);
 
 typedef struct DwTotals
 {
@@ -32,6 +39,7 @@ typedef struct DwTotals
 	int64		drifted;		/* includes unconvertible */
 	int64		unconvertible;
 	int64		lossy;			/* consistent, but the old side can't hold the new */
+	int64		repaired;		/* rows that the pass has put right itself */
 	int64		losses;			/* ... and drifted rows whose new side isn't initial */
 } DwTotals;
 

@@ -53,9 +53,11 @@ static const Option options[] = {
 	"how long one transaction of the backfill may take"},
 	{"max_rows_per_second", INT_OPTION, offsetof(DwOptions, max_rows_per_second), NULL, 0, "rows/s", "pg_dualwrite.max_rows_per_second", NULL,
 	"any time", "limit of the backfill; 0: none"},
+	{"proof", BOOL_OPTION, offsetof(DwOptions, proof), NULL, 0, NULL, NULL, "false", "any time; takes ACCESS EXCLUSIVE in short tries",
+	"a check constraint makes the database refuse rows whose sides part, and dw_switch waits for the proof"},
 	{"sample_rate", FRACTION_OPTION, offsetof(DwOptions, sample_rate), NULL, 0, NULL, NULL, "0", "any time",
 	"fraction of the writes that is read back before the commit and compared; 0: none, 1: all"},
-	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION}, {"proof", LATER_OPTION},
+	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION},
 	{"new_reads_percent", LATER_OPTION}, {"max_wal_per_second", LATER_OPTION}, {"max_replica_lag", LATER_OPTION},
 	{"max_slot_retention", LATER_OPTION}, {"window", LATER_OPTION}, {"throttle_query", LATER_OPTION}, {"workers", LATER_OPTION},
 	{"vacuum", LATER_OPTION},
@@ -173,6 +175,7 @@ dw_options_read(Jsonb *object, DwOptions *result)
 	result->subscribers_ready = false;
 	result->batch_time = dw_default_batch_time;
 	result->max_rows_per_second = dw_default_max_rows;
+	result->proof = false;
 	result->sample_rate = 0;
 	if (!JB_ROOT_IS_OBJECT(object))
 		ereport(ERROR,

@@ -17,6 +17,7 @@ typedef struct DwOptions
 	bool		subscribers_ready;
 	int			batch_time;		/* ms */
 	int			max_rows_per_second;	/* 0: no limit */
+	bool		proof;
 	double		sample_rate;	/* of the writes, 0 to 1 */
 } DwOptions;
 

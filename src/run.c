@@ -398,6 +398,14 @@ dw_lock_relation(Oid relid, LOCKMODE mode)
 	dw_lock_relations(list_make1_oid(relid), mode, NULL, NULL);
 }
 
+bool
+dw_try_lock_relations(List *relids, LOCKMODE mode)
+{
+	Wanted		w = {.mode = mode,.relids = relids};
+
+	return relids == NIL || try_lock(&w);
+}
+
 char *
 dw_describe_holders(Oid relid, LOCKMODE mode)
 {

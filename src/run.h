@@ -83,6 +83,9 @@ extern void dw_lock_relation(Oid relid, LOCKMODE mode);
  */
 extern void dw_lock_relations(List *relids, LOCKMODE mode, List *(*more) (void *arg), void *arg);
 
+/* One such try: false if not all of the locks are got within dw_lock_timeout; then none is. */
+extern bool dw_try_lock_relations(List *relids, LOCKMODE mode);
+
 /* Who holds locks on the relation that conflict with the mode, for a message; palloc'd. */
 extern char *dw_describe_holders(Oid relid, LOCKMODE mode);
 

@@ -112,7 +112,7 @@ dw_work_report(DwWorker *w, const char *state, const char *reason, const char *s
 		ListCell   *lc;
 
 		foreach(lc, w->m->members)
-			n += dw_table_lockers(((DwMember *) lfirst(lc))->relid, (int) lengthof(pids) - n, pids + n);
+			n += dw_table_lockers(((DwMember *) lfirst(lc))->relid, w->readers_block, (int) lengthof(pids) - n, pids + n);
 	}
 	dw_worker_report(w->migration_id, state, reason[0] ? reason : NULL, n, pids, signal, value, limit);
 	dw_step_commit();

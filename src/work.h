@@ -40,6 +40,7 @@ typedef struct DwWorker
 	bool		pass_locked;	/* DW_LOCK_PASS is ours */
 	int64		token;			/* of the pass in chunks */
 	int64		losses;			/* counted before it */
+	bool		readers_block;	/* what is waited for conflicts with readers, too */
 	int			rest_ms;		/* after this step */
 	bool		limited;		/* ... because of max_rows_per_second */
 	const char *state;			/* as last reported */
@@ -79,6 +80,9 @@ extern bool dw_work_unchanged(DwWorker *w);
 extern Relation dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode);
 
 extern int64 dw_work_estimate_rows(Relation rel, BlockNumber nblocks);
+
+/* What a filled table gets before it is verified (work_build.c). */
+extern void dw_work_build(DwWorker *w);
 
 /* One batch of the backfill (work_fill.c), one chunk of the verification (work_verify.c), each with the rest after it. */
 extern void dw_work_fill(DwWorker *w);

@@ -255,6 +255,8 @@ step(DwWorker *w)
 	work = dw_work_due(w->m, NULL);
 	if (work == DW_WORK_FILL)
 		dw_work_fill(w);
+	else if (work == DW_WORK_BUILD)
+		dw_work_build(w);
 	else if (work == DW_WORK_VERIFY)
 		dw_work_verify(w);
 	return work != DW_WORK_NONE;
