@@ -30,6 +30,7 @@ REGRESS = \
 	mirror_errors \
 	mirror_triggers \
 	mirror_defaults \
+	domains \
 	mapping \
 	oneway \
 	lossy \

@@ -196,24 +196,6 @@ SELECT key, old_values, sqlstate, message FROM dw_drift WHERE migration = 'begin
 SELECT dw_abort('begin c', true);
 DROP TABLE begin_t, begin_ref;
 
--- a domain with constraints (from 19 on: volatile ones) would rewrite the table: not on one that isn't small
-CREATE DOMAIN begin_domain AS bigint CHECK (VALUE > 0 AND random() >= 0);
-CREATE DOMAIN begin_domain_2 AS bigint;
-CREATE TABLE begin_t (id int PRIMARY KEY, a int);
-INSERT INTO begin_t SELECT i, i FROM generate_series(1, 500) i;
-SET pg_dualwrite.inline_limit = 0;
-SELECT dw_begin('begin', 'begin_t', 'a', 'begin_domain', 'b');
-\echo :SQLSTATE
-SELECT dw_begin('begin', 'begin_t', 'a', 'begin_domain_2', 'b');
-CALL dw_wait('begin');
-SELECT dw_abort('begin');
-RESET pg_dualwrite.inline_limit;
-SELECT dw_begin('begin', 'begin_t', 'a', 'begin_domain', 'b');
-SELECT count(*), count(*) FILTER (WHERE a = b) AS ok FROM begin_t;
-SELECT dw_abort('begin');
-DROP TABLE begin_t;
-DROP DOMAIN begin_domain, begin_domain_2;
-
 -- rules that read nothing
 CREATE TABLE begin_t (id int PRIMARY KEY, a int);
 INSERT INTO begin_t VALUES (1, 1), (2, NULL);

@@ -106,7 +106,9 @@ DROP TABLE install_t;
 CREATE SCHEMA install_s;
 CREATE EXTENSION pg_dualwrite SCHEMA install_s;
 SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'pg_dualwrite';
+\set VERBOSITY terse
 SELECT dw_side('x');
+\set VERBOSITY default
 CREATE TABLE install_t (id int PRIMARY KEY, a int);
 SELECT install_s.dw_begin('install', 'install_t', 'a', 'bigint', 'b');
 SELECT install_s.dw_begin('install2', 'install_t', 'id', 'bigint', 'id2');

@@ -5,10 +5,12 @@
 -- split: one column into two
 CREATE TABLE mp (id int PRIMARY KEY, name text, note text);
 INSERT INTO mp VALUES (1, 'Ada Lovelace'), (2, 'Plato'), (3, NULL), (4, ''), (5, 'Johann Sebastian Bach');
+\set VERBOSITY terse
 SELECT dw_begin_mapping('mp', 'mp', '{name}',
     '{"first": "case when strpos(name, '' '') > 0 then left(name, strpos(name, '' '') - 1) else name end",
       "last": "case when strpos(name, '' '') > 0 then substr(name, strpos(name, '' '') + 1) end"}',
     '{"name": "concat_op(first, last)"}', '{"first": "text", "last": "varchar(20)"}');
+\set VERBOSITY default
 \echo :SQLSTATE
 SELECT dw_begin_mapping('mp', 'mp', '{name}',
     '{"first": "case when strpos(name, '' '') > 0 then left(name, strpos(name, '' '') - 1) else name end",

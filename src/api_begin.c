@@ -670,6 +670,13 @@ check_new_defaults(Spec *spec, DwRule *rule, Relation rel)
 	{
 		DwColumn   *col = &new->cols[i];
 
+		if (col->deflt == DW_DEFAULT_NONE && OidIsValid(col->notnull_domain))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("column \"%s\" can't be of domain %s, which is NOT NULL and has no default", spec->cols[DW_NEW][i].name,
+							format_type_be(col->notnull_domain)),
+					 errdetail("PostgreSQL refuses every INSERT that doesn't name such a column, before triggers fire."),
+					 errhint("Take the domain's base type.")));
 		if (col->deflt == DW_DEFAULT_NONE ||
 			(col->deflt == DW_DEFAULT_CONST && known && !want_null[i] && datum_image_eq(col->value, want[i], col->typbyval, col->typlen)))
 			continue;

@@ -850,6 +850,8 @@ dw_table_writers(Oid relid)
 	DW_SQL("SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted"
 		   " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
 		   " AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"
+		   /* one that has ended already, and is about to give its locks back, has no local id any more */
+		   " AND l.virtualtransaction !~ '/0$'"
 		   " AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')", DW_OID(relid));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

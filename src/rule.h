@@ -26,7 +26,8 @@ typedef struct DwColumn
 	AttrNumber	attnum;
 	int16		typlen;
 	bool		typbyval;
-	bool		notnull;
+	bool		notnull;		/* the column's own, or its domain's */
+	Oid			notnull_domain; /* ... which is then this one; else InvalidOid */
 	DwDefault	deflt;
 	Datum		value;			/* of DW_DEFAULT_CONST */
 } DwColumn;

@@ -29,6 +29,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -157,6 +158,28 @@ load_default(DwColumn *col, Relation rel)
 	}
 }
 
+/* The domain, type itself or one that it is over, that is NOT NULL; InvalidOid if there is none. */
+static Oid
+notnull_domain(Oid type)
+{
+	while (OidIsValid(type))
+	{
+		HeapTuple	tup = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+		bool		notnull;
+		Oid			base;
+
+		if (!HeapTupleIsValid(tup))
+			elog(ERROR, "cache lookup failed for type %u", type);
+		notnull = ((Form_pg_type) GETSTRUCT(tup))->typnotnull;
+		base = ((Form_pg_type) GETSTRUCT(tup))->typbasetype;
+		ReleaseSysCache(tup);
+		if (notnull)
+			break;
+		type = base;
+	}
+	return type;
+}
+
 static void
 load_columns(DwCompiled *c, DwSide side, Relation rel, Oid view)
 {
@@ -172,7 +195,8 @@ load_columns(DwCompiled *c, DwSide side, Relation rel, Oid view)
 		col->attnum = attnums[i];
 		col->typlen = att->attlen;
 		col->typbyval = att->attbyval;
-		col->notnull = att->attnotnull;
+		col->notnull_domain = notnull_domain(att->atttypid);
+		col->notnull = att->attnotnull || OidIsValid(col->notnull_domain);
 		load_default(col, rel);
 		c->bits[side] = bms_add_member(c->bits[side], col->attnum - FirstLowInvalidHeapAttributeNumber);
 	}
