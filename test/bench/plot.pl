@@ -15,8 +15,8 @@ our (%figures, %order, %label);
 my $width = 900;
 my $margin = 24;
 my $names = 96;
-my $gap = 44;
-my $panel = ($width - 2 * $margin - $names - 3 * $gap) / 4;
+my $gap = 52;
+my $panel = ($width - 2 * $margin - $names - 4 * $gap) / 4;	# a label is as wide as a gap
 my $line = 20;
 my $bar = 13;
 
@@ -24,6 +24,9 @@ my %colour = (dw => '#1f6feb', other => '#b6bec8', text => '#1f2328', faint => '
 
 my $svg = '';
 my $y = $margin;
+
+sub two_places { return sprintf '%.2f', $_[0] }
+sub three_digits { return sprintf($_[0] >= 100 ? '%.0f' : $_[0] >= 10 ? '%.1f' : '%.2f', $_[0]) }
 
 sub text
 {
@@ -65,7 +68,7 @@ sub panels
 	$y += 8;
 	foreach my $technique (@$techniques)
 	{
-		my $ours = $technique =~ /^dw/;
+		my $ours = $technique =~ /^dw/ || !defined $label{$technique};
 		text($margin + $names - 8, $y + 14, $label{$technique} // $technique, anchor => 'end', bold => $ours);
 		for my $i (0 .. $#$columns)
 		{
@@ -74,7 +77,7 @@ sub panels
 			my $x = $margin + $names + $i * ($panel + $gap);
 			my $length = $value / $most * $panel;
 			rectangle($x, $y + ($line - $bar) / 2, $length > 1 ? $length : 1, $bar, $ours ? $colour{dw} : $colour{other});
-			text($x + $length + 4, $y + 14, sprintf($format, $value), size => 11, bold => $ours);
+			text($x + $length + 4, $y + 14, $format->($value), size => 11, bold => $ours);
 		}
 		$y += $line;
 	}
@@ -104,7 +107,7 @@ sub draw_mirror
 	my %statement = (insert => 'INSERT', copy => 'COPY', update_old => 'UPDATE of the old column', update_other => 'UPDATE of another');
 
 	panels('What a written row costs: instructions, without a trigger = 1', \@techniques,
-		[ map { multiples($statement{$_}, 'mirror', "row/$_", 'instructions', \@techniques, 'none') } qw(insert copy update_old update_other) ], '%.2f');
+		[ map { multiples($statement{$_}, 'mirror', "row/$_", 'instructions', \@techniques, 'none') } qw(insert copy update_old update_other) ], \&two_places);
 	return;
 }
 
@@ -113,15 +116,15 @@ sub draw_backfill
 	my @techniques = qw(naive key block dw);
 
 	push @techniques, 'dw_vacuum' if $figures{backfill}{random}{dw_vacuum};
-	foreach my $case ([ 'sequential', 'keys in the order of the table' ], [ 'random', 'keys in any order' ])
+	foreach my $case ([ 'sequential', 'keys in the order of the table' ], [ 'random', 'keys in another order than the table' ])
 	{
-		panels("What a backfill costs, $case->[1]: one UPDATE = 1; sizes: before = 1", \@techniques,
+		panels("What a backfill costs, $case->[1]", \@techniques,
 			[
-				multiples('CPU time', 'backfill', $case->[0], 'cpu', \@techniques, 'naive'),
-				multiples('WAL', 'backfill', $case->[0], 'wal', \@techniques, 'naive'),
-				figures('table after it', 'backfill', $case->[0], 'heap, to before', \@techniques),
-				figures('index after it', 'backfill', $case->[0], 'indexes, to before', \@techniques)
-			], '%.2f');
+				multiples('CPU time, one UPDATE = 1', 'backfill', $case->[0], 'cpu', \@techniques, 'naive'),
+				multiples('WAL, one UPDATE = 1', 'backfill', $case->[0], 'wal', \@techniques, 'naive'),
+				figures('table, before = 1', 'backfill', $case->[0], 'heap, to before', \@techniques),
+				figures('index, before = 1', 'backfill', $case->[0], 'indexes, to before', \@techniques)
+			], \&two_places);
 	}
 	return;
 }
@@ -132,17 +135,19 @@ sub draw_latency
 	local $label{none} = 'no backfill';
 
 	panels('What the application feels: latency, ms', \@techniques,
-		[ map { figures($_, 'latency', $_, 'latency', \@techniques) } qw(p50 p95 p99 longest) ], '%.1f');
+		[ map { figures($_, 'latency', $_, 'latency', \@techniques) } qw(p50 p95 p99 longest) ], \&three_digits);
 	return;
 }
 
 sub draw_verify
 {
-	my @techniques = qw(count query chunks);
-	local $colour{other} = $colour{dw};
+	my @techniques = qw(count dw_query dw_chunks);
+	my @columns = map { multiples($_, 'verify', $_, 'cpu', [qw(count query chunks)], 'count') } qw(integer numeric);
+	local @label{qw(dw_query dw_chunks)} = @label{qw(query chunks)};
 
+	$_->{values} = { count => $_->{values}{count}, dw_query => $_->{values}{query}, dw_chunks => $_->{values}{chunks} } foreach @columns;
 	panels('What comparing every row costs: CPU time, count(*) = 1', \@techniques,
-		[ map { multiples($_, 'verify', $_, 'cpu', \@techniques, 'count') } qw(integer numeric) ], '%.2f');
+		\@columns, \&two_places);
 	return;
 }
 
@@ -150,7 +155,6 @@ sub draw_growth
 {
 	my @sizes = map { s/ rows$//r } @{$order{cases}{'growth time'} // []};
 	my %title = (cpu => 'CPU time', time => 'time, at half duty');
-	local $colour{other} = $colour{dw};
 
 	panels('What a row costs in a larger table: microseconds a row, by rows in the table', \@sizes,
 		[
@@ -159,7 +163,7 @@ sub draw_growth
 				my $measure = $_;
 				{ title => $title{$measure}, values => { map { $_ => figure('growth', "$_ rows", 'dw', $measure) } @sizes } }
 			} qw(cpu time)
-		], '%.2f');
+		], \&two_places);
 	return;
 }
 
