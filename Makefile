@@ -39,6 +39,7 @@ REGRESS = \
 	verify \
 	gates \
 	options \
+	throttle \
 	finalize \
 	names \
 	views \

@@ -45,7 +45,7 @@ DO $$
 DECLARE
     k text;
 BEGIN
-    FOREACH k IN ARRAY '{carry,follow_references,new_reads_percent,max_wal_per_second,max_replica_lag,max_slot_retention,window,throttle_query,workers,vacuum}'::text[] LOOP
+    FOREACH k IN ARRAY '{carry,follow_references,new_reads_percent,workers,vacuum}'::text[] LOOP
         BEGIN
             PERFORM dw_set('op', jsonb_build_object(k, NULL));
             RAISE NOTICE '% is accepted', k;

@@ -116,6 +116,7 @@ CREATE TABLE dualwrite.progress (
     rows_lossy      bigint NOT NULL DEFAULT 0,
     wal_bytes       bigint NOT NULL DEFAULT 0,
     throttled_ms    bigint NOT NULL DEFAULT 0,
+    throttled_by    jsonb NOT NULL DEFAULT '{}',
     batch_ms        float8 NOT NULL DEFAULT 0,
     rows_per_second float8 NOT NULL DEFAULT 0,
     started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -143,15 +144,20 @@ CREATE TABLE dualwrite.worker (
     throttle_signal text,
     throttle_subject text,
     throttle_value  float8,
-    throttle_limit  float8
+    throttle_limit  float8,
+    replica_lag     jsonb
 ) WITH (fillfactor = 50);
 
--- pause has a row of its own, so that dw_pause never waits for a transition
+-- pause has a row of its own, so that dw_pause never waits for a transition;
+-- standbys: the names of those that have been there, null until a worker has
+-- looked; on another timeline (one of them is the primary now) they mean nothing
 CREATE TABLE dualwrite.control (
     migration_id    integer PRIMARY KEY,
     paused          boolean NOT NULL DEFAULT false,
     reason          text,
-    since           timestamptz NOT NULL DEFAULT clock_timestamp()
+    since           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    standbys        text[],
+    timeline        bigint
 );
 
 CREATE TABLE dualwrite.drift (
@@ -238,6 +244,15 @@ CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallba
 
 CREATE FUNCTION dualwrite.known_faults(OUT point text, OUT description text)
     RETURNS SETOF record LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_known_faults';
+
+-- is the option window open at that instant?
+CREATE FUNCTION dualwrite.window_open("window" text, at timestamptz) RETURNS boolean
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_window_open_sql';
+
+-- may the reader see what PostgreSQL's own monitoring shows of standbys?
+CREATE FUNCTION dualwrite.may_monitor() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
 
 CREATE FUNCTION dualwrite.home() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_home_sql';
@@ -452,15 +467,22 @@ GRANT SELECT ON @extschema@.dw_faults TO PUBLIC;
 CREATE VIEW @extschema@.dw_progress AS
 SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b.relation, m.phase,
        coalesce(w.state, 'no_worker') AS state,
-       p.blocks_total, p.blocks_done, p.rows_estimated, p.rows_done, p.rows_already, p.rows_locked, p.rows_failed,
-       p.rows_per_second, p.wal_bytes,
+       coalesce(p.blocks_total, 0) AS blocks_total, coalesce(p.blocks_done, 0) AS blocks_done, coalesce(p.rows_estimated, 0) AS rows_estimated,
+       coalesce(p.rows_done, 0) AS rows_done, coalesce(p.rows_already, 0) AS rows_already, coalesce(p.rows_locked, 0) AS rows_locked,
+       coalesce(p.rows_failed, 0) AS rows_failed, coalesce(p.rows_per_second, 0) AS rows_per_second, coalesce(p.wal_bytes, 0) AS wal_bytes,
        CASE WHEN p.last_batch_at > p.started_at THEN p.wal_bytes / extract(epoch FROM p.last_batch_at - p.started_at)::float8 ELSE 0 END AS wal_bytes_per_second,
-       w.throttle_signal, w.throttle_subject, w.throttle_value, w.throttle_limit,
-       round(p.throttled_ms / 1000.0, 3) AS throttled_seconds,
-       coalesce(w.blocked_by, '{}') AS blocked_by, p.batch_ms, p.last_batch_at
+       w.throttle_signal,
+       -- a standby's name is shown to those to whom pg_stat_replication shows it; an error of the owner's query to the owner
+       CASE WHEN dualwrite.may_monitor() OR w.throttle_signal <> 'replica_lag'
+                 AND coalesce(pg_catalog.pg_has_role((SELECT o.owner FROM dualwrite.owners o WHERE o.id = m.id), 'USAGE'), false)
+            THEN w.throttle_subject END AS throttle_subject,
+       w.throttle_value, w.throttle_limit,
+       round(coalesce(p.throttled_ms, 0) / 1000.0, 3) AS throttled_seconds,
+       coalesce((SELECT jsonb_object_agg(t.key, round(t.value::numeric / 1000, 3)) FROM jsonb_each_text(p.throttled_by) t), '{}') AS throttled_by,
+       coalesce(w.blocked_by, '{}') AS blocked_by, coalesce(p.batch_ms, 0) AS batch_ms, p.last_batch_at
   FROM dualwrite.migration m
   JOIN dualwrite.member b ON b.migration_id = m.id
-  JOIN LATERAL (SELECT q.* FROM dualwrite.progress q WHERE q.member_id = b.id
+  LEFT JOIN LATERAL (SELECT q.* FROM dualwrite.progress q WHERE q.member_id = b.id
                  ORDER BY q.pass <> CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END LIMIT 1) p ON true
   LEFT JOIN LATERAL (SELECT k.* FROM dualwrite.worker k
                       JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0
@@ -488,7 +510,7 @@ WITH live AS (
       FROM dualwrite.member b JOIN dualwrite.progress p ON p.member_id = b.id
      GROUP BY 1, 2
 ), base AS (
-    SELECT m.*, l.pids, w.state AS w_state, w.reason AS w_reason, w.since AS w_since, w.heartbeat_at, w.blocked_by,
+    SELECT m.*, l.pids, w.state AS w_state, w.reason AS w_reason, w.since AS w_since, w.heartbeat_at, w.blocked_by, w.replica_lag,
            c.paused, c.reason AS pause_reason, c.since AS pause_since,
            m.home <> dualwrite.home() AS copied,
            m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch
@@ -564,6 +586,8 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
             THEN justify_interval(date_trunc('second', (f.last_batch_at - f.pass_started) * ((f.blocks_total - f.blocks_done)::float8 / f.blocks_done))) END AS time_left,
        CASE WHEN f.phase = 'backfilling' OR f.heal
             THEN greatest(f.skipped, (f.rows_estimated * (1 - f.blocks_done::float8 / greatest(f.blocks_total, 1)))::bigint) ELSE 0 END AS pending_rows,
+       CASE WHEN f.phase = 'backfilling' OR f.heal THEN clock_timestamp() - coalesce(f.pass_started, f.phase_since) END AS pending_age,
+       CASE WHEN dualwrite.may_monitor() AND f.pids IS NOT NULL THEN f.replica_lag END AS replica_lag,
        f.open_drift - f.open_unconvertible AS drifted,
        f.open_unconvertible AS unconvertible,
        CASE WHEN f.verified THEN f.verified_at END AS verified_at,
@@ -637,7 +661,9 @@ GRANT SELECT ON @extschema@.dw_events TO PUBLIC;
 
 CREATE VIEW @extschema@.dw_options AS
 SELECT m.name AS migration, o.name,
-       CASE o.name WHEN 'mirror' THEN m.mirror WHEN 'conflict' THEN m.conflict WHEN 'on_error' THEN m.on_error
+       CASE WHEN o.name = 'throttle_query' AND m.options ? o.name
+                 AND NOT coalesce(pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE'), false) THEN 'shown to the owner'
+            WHEN o.name = 'mirror' THEN m.mirror WHEN o.name = 'conflict' THEN m.conflict WHEN o.name = 'on_error' THEN m.on_error
             ELSE coalesce(m.options ->> o.name, o.fallback) END AS setting, o.unit,
        CASE WHEN m.options ? o.name THEN 'migration' ELSE o.source END AS source, o.changeable, o.description
   FROM dualwrite.migration m CROSS JOIN dualwrite.known_options() o

@@ -22,7 +22,7 @@ INSERT INTO vi SELECT i, i FROM generate_series(1, 100) i;
 -- one row of dw_status, without what differs from run to run
 CREATE FUNCTION vi_status() RETURNS TABLE (name text, value text) LANGUAGE sql AS $$
     SELECT k, v FROM dw_status s, jsonb_each_text(to_jsonb(s) - '{relations,worker_pids,heartbeat_at,rows_per_second,time_left}'::text[]
-               || jsonb_build_object('started_at', s.started_at IS NOT NULL, 'finished_at', s.finished_at IS NOT NULL, 'phase_since', s.phase_since IS NOT NULL,
+               || jsonb_build_object('started_at', s.started_at IS NOT NULL, 'finished_at', s.finished_at IS NOT NULL, 'phase_since', s.phase_since IS NOT NULL, 'pending_age', s.pending_age > '0',
                                      'state_since', s.state_since IS NOT NULL, 'verified_at', s.verified_at IS NOT NULL, 'last_error_at', s.last_error_at IS NOT NULL,
                                      'old_side_written_at', s.old_side_written_at IS NOT NULL, 'new_side_written_at', s.new_side_written_at IS NOT NULL)) e(k, v)
      WHERE s.migration = 'vi' AND v IS NOT NULL ORDER BY 1

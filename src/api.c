@@ -32,6 +32,7 @@
 #include "migration.h"
 #include "options.h"
 #include "proof.h"
+#include "query.h"
 #include "run.h"
 #include "worker.h"
 
@@ -428,6 +429,8 @@ dw_set(PG_FUNCTION_ARGS)
 	dw_check_tables(m);
 	merged = merged_options(m, changes, &o);
 	dw_options_read(m->options, &was);
+	if (o.throttle_query[0] && dw_options_name(changes, "throttle_query"))
+		dw_throttle_query_check(o.throttle_query, m->owner);
 	if (o.subscribers_ready != was.subscribers_ready)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

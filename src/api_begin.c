@@ -48,6 +48,7 @@
 #include "migration.h"
 #include "options.h"
 #include "proof.h"
+#include "query.h"
 #include "rule.h"
 #include "run.h"
 #include "worker.h"
@@ -810,6 +811,8 @@ begin(Spec *spec, const char *verb)
 	if (!spec->options.subscribers_ready)
 		check_publications(rel, create);
 	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
+	if (spec->options.throttle_query[0])
+		dw_throttle_query_check(spec->options.throttle_query, rel->rd_rel->relowner);
 	relation_close(rel, AccessShareLock);
 
 	dw_lock_relation(spec->relid, create ? AccessExclusiveLock : ShareRowExclusiveLock);

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include <math.h>
 #include <time.h>
 
 #include "access/genam.h"
@@ -521,8 +522,49 @@ void
 dw_control_set(int migration_id, bool paused, const char *reason)
 {
 	STATE_CHANGE("INSERT INTO dualwrite.control (migration_id, paused, reason) VALUES ($1, $2, $3)"
-				 " ON CONFLICT (migration_id) DO UPDATE SET paused = $2, reason = $3, since = pg_catalog.clock_timestamp()",
+				 " ON CONFLICT (migration_id) DO UPDATE SET paused = $2, reason = $3, since = pg_catalog.clock_timestamp(),"
+				 " standbys = CASE WHEN $2 THEN control.standbys END",
 				 DW_INT4(migration_id), DW_BOOL(paused), DW_TEXT(reason));
+}
+
+List *
+dw_standbys_get(int migration_id, bool *known)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *names = NIL;
+	DwRun		run;
+
+	*known = false;
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT n.name FROM dualwrite.control c LEFT JOIN LATERAL pg_catalog.unnest(c.standbys) n(name) ON true"
+		   " WHERE c.migration_id = $1 AND c.standbys IS NOT NULL AND c.timeline = $2", DW_INT4(migration_id),
+		   DW_INT8((int64) GetWALInsertionTimeLine()));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *name = dw_sql_text(i, 0, cxt);
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		*known = true;
+		if (name)
+			names = lappend(names, name);
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	return names;
+}
+
+void
+dw_standbys_set(int migration_id, List *names)
+{
+	Datum	   *d = palloc(sizeof(Datum) * Max(list_length(names), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, names)
+		d[n++] = CStringGetTextDatum((char *) lfirst(lc));
+	STATE_CHANGE("UPDATE dualwrite.control SET standbys = $2, timeline = $3 WHERE migration_id = $1", DW_INT4(migration_id),
+				 DW_DATUM(TEXTARRAYOID, PointerGetDatum(construct_array(d, n, TEXTOID, -1, false, TYPALIGN_INT)), false),
+				 DW_INT8((int64) GetWALInsertionTimeLine()));
 }
 
 void
@@ -557,22 +599,24 @@ dw_event(int migration_id, const char *name, const char *event, int from, int to
 
 void
 dw_worker_report(int migration_id, const char *state, const char *reason, int nblocked_by, const int *blocked_by,
-				 const char *signal, double value, double limit)
+				 const char *signal, const char *subject, double value, double limit, const char *replica_lag)
 {
 	Datum	   *pids = palloc(sizeof(Datum) * Max(nblocked_by, 1));
 
 	for (int i = 0; i < nblocked_by; i++)
 		pids[i] = Int32GetDatum(blocked_by[i]);
-	STATE_CHANGE("INSERT INTO dualwrite.worker AS w (migration_id, pid, state, reason, blocked_by, throttle_signal, throttle_value, throttle_limit)"
-				 " VALUES ($1, pg_catalog.pg_backend_pid(), $2, $3, $4, $5, $6, $7)"
+	STATE_CHANGE("INSERT INTO dualwrite.worker AS w (migration_id, pid, state, reason, blocked_by, throttle_signal, throttle_value, throttle_limit,"
+				 " throttle_subject, replica_lag) VALUES ($1, pg_catalog.pg_backend_pid(), $2, $3, $4, $5, $6, $7, $8, $9::jsonb)"
 				 " ON CONFLICT (migration_id) DO UPDATE SET pid = excluded.pid, state = excluded.state, reason = excluded.reason,"
 				 " since = CASE WHEN w.state = excluded.state THEN w.since ELSE excluded.since END, heartbeat_at = excluded.heartbeat_at,"
 				 " blocked_by = excluded.blocked_by, throttle_signal = excluded.throttle_signal,"
-				 " throttle_value = excluded.throttle_value, throttle_limit = excluded.throttle_limit",
+				 " throttle_value = excluded.throttle_value, throttle_limit = excluded.throttle_limit,"
+				 " throttle_subject = excluded.throttle_subject, replica_lag = excluded.replica_lag",
 				 DW_INT4(migration_id), DW_TEXT(state), DW_TEXT(reason),
 				 DW_DATUM(INT4ARRAYOID, PointerGetDatum(construct_array(pids, nblocked_by, INT4OID, 4, true, TYPALIGN_INT)), false),
-				 DW_TEXT(signal), DW_DATUM(FLOAT8OID, Float8GetDatum(value), signal == NULL),
-				 DW_DATUM(FLOAT8OID, Float8GetDatum(limit), signal == NULL));
+				 DW_TEXT(signal), DW_DATUM(FLOAT8OID, Float8GetDatum(value), signal == NULL || isnan(value)),
+				 DW_DATUM(FLOAT8OID, Float8GetDatum(limit), signal == NULL || isnan(limit)),
+				 DW_TEXT(signal && subject[0] ? subject : NULL), DW_TEXT(replica_lag));
 }
 
 void
@@ -648,7 +692,7 @@ dw_progress_start(int member_id, const char *pass, DwProgress *p)
 				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9, $10)"
 				 " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot,"
 				 " blocks_total = $7, rows_estimated = $8, token = $9, losses = $10, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
-				 " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, batch_ms = 0, rows_per_second = 0,"
+				 " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, throttled_by = '{}', batch_ms = 0, rows_per_second = 0,"
 				 " started_at = pg_catalog.clock_timestamp(), last_batch_at = NULL, finished = false",
 				 DW_INT4(member_id), DW_TEXT(pass), DW_OID(p->relfilenode), DW_INT8(p->epoch), DW_TEXT(p->marks), DW_TEXT(p->snapshot),
 				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token), DW_INT8(p->losses));
@@ -665,6 +709,20 @@ dw_progress_put(int member_id, const char *pass, const DwProgress *p)
 				 DW_INT8(p->rows_already), DW_INT8(p->rows_locked), DW_INT8(p->rows_failed), DW_INT8(p->rows_drifted),
 				 DW_INT8(p->rows_lossy), DW_INT8(p->wal_bytes), DW_INT8(p->throttled_ms), DW_FLOAT8(p->batch_ms),
 				 DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished));
+}
+
+bool
+dw_progress_throttled(int member_id, const char *signal, int64 ms)
+{
+	DwRun		run;
+	bool		found;
+
+	dw_run_begin(&run, dw_own_role());
+	found = DW_SQL("UPDATE dualwrite.progress SET throttled_ms = throttled_ms + $3,"
+				   " throttled_by = throttled_by || pg_catalog.jsonb_build_object($2, coalesce((throttled_by ->> $2)::bigint, 0) + $3)"
+				   " WHERE member_id = $1 AND part = 0 AND NOT finished", DW_INT4(member_id), DW_TEXT(signal), DW_INT8(ms)) > 0;
+	dw_run_end(&run);
+	return found;
 }
 
 void

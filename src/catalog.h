@@ -161,14 +161,22 @@ extern void dw_migration_set_counts(DwMigration *m, int64 drifted, int64 unconve
 /* versions of triggers and rules of all members; palloc'd */
 extern char *dw_migration_marks(DwMigration *m);
 
+/* pauses or resumes; resuming forgets the standbys, so that those that are gone are let go of */
 extern void dw_control_set(int migration_id, bool paused, const char *reason);
+
+/* names (char *, palloc'd) of the standbys that have been there; *known: somebody has looked already */
+extern List *dw_standbys_get(int migration_id, bool *known);
+extern void dw_standbys_set(int migration_id, List *names);
 
 /* appends to dw_events; from, to -1: no phase change. Phase changes are also notified */
 extern void dw_event(int migration_id, const char *name, const char *event, int from, int to, const char *note);
 
-/* what the worker says of itself; signal NULL: not throttled */
+/*
+ * What the worker says of itself.  signal NULL: not throttled; value and limit
+ * may be NaN.  replica_lag: a jsonb array as text, or NULL.
+ */
 extern void dw_worker_report(int migration_id, const char *state, const char *reason, int nblocked_by, const int *blocked_by,
-							 const char *signal, double value, double limit);
+							 const char *signal, const char *subject, double value, double limit, const char *replica_lag);
 extern void dw_worker_gone(int migration_id);
 
 /* what an ended migration needs no more */
@@ -202,6 +210,9 @@ typedef struct DwProgress
 extern bool dw_progress_get(int member_id, const char *pass, DwProgress *p);
 extern void dw_progress_start(int member_id, const char *pass, DwProgress *p);
 extern void dw_progress_put(int member_id, const char *pass, const DwProgress *p);
+
+/* adds up what the pass that is under way was held back, by what; false if there is none */
+extern bool dw_progress_throttled(int member_id, const char *signal, int64 ms);
 extern void dw_progress_forget(DwMigration *m, const char *pass);
 
 extern void dw_skipped_add(int member_id, BlockNumber block);

@@ -114,6 +114,10 @@ extern int	dw_default_conflict;	/* DwConflict */
 extern int	dw_default_on_error;	/* DwOnError */
 extern int	dw_default_batch_time;	/* ms */
 extern int	dw_default_max_rows;	/* rows per second, 0: no limit */
+extern int	dw_default_max_wal; /* kB per second, 0: no limit */
+extern int	dw_default_max_replica_lag; /* ms, 0: not watched */
+extern int	dw_default_max_slot_retention;	/* kB, 0: no limit */
+extern char *dw_default_window; /* empty: always */
 
 extern void dw_define_settings(void);
 

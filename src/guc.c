@@ -3,7 +3,7 @@
  *		The settings pg_dualwrite.*, and the names of the vocabulary's values.
  *
  * No setting needs a restart.  Those that stand in for an option of a
- * migration (conflict, on_error, batch_time, max_rows_per_second) apply where
+ * migration (conflict, on_error, batch_time, max_..., window) apply where
  * the migration doesn't set the option itself; conflict and on_error are read
  * once, when the migration begins, because the mirror must not depend on who
  * writes.
@@ -13,6 +13,7 @@
 #include <limits.h>
 
 #include "dualwrite.h"
+#include "window.h"
 
 const struct config_enum_entry dw_phase_names[] = {
 	{"backfilling", DW_BACKFILLING, false},
@@ -71,6 +72,10 @@ int			dw_default_conflict = DW_CONFLICT_ERROR;
 int			dw_default_on_error = DW_ON_ERROR_AUTHORITY;
 int			dw_default_batch_time = 2;
 int			dw_default_max_rows = 0;
+int			dw_default_max_wal = 0;
+int			dw_default_max_replica_lag = 5000;
+int			dw_default_max_slot_retention = 0;
+char	   *dw_default_window = NULL;
 
 int
 dw_enum_value(const struct config_enum_entry *names, const char *name)
@@ -95,6 +100,18 @@ const char *
 dw_side_name(DwSide side)
 {
 	return side == DW_OLD ? "old" : "new";
+}
+
+static bool
+check_window(char **newval, void **extra, GucSource source)
+{
+	DwWindow	window;
+	const char *problem;
+
+	if (**newval == '\0' || dw_window_parse(*newval, &window, &problem))
+		return true;
+	GUC_check_errdetail("%s", problem);
+	return false;
 }
 
 void
@@ -136,5 +153,21 @@ dw_define_settings(void)
 							"Default of the option max_rows_per_second; 0 means no limit.",
 							NULL,
 							&dw_default_max_rows, 0, 0, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.max_wal_per_second",
+							"Default of the option max_wal_per_second: WAL that a backfill may write; 0 means no limit.",
+							NULL,
+							&dw_default_max_wal, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.max_replica_lag",
+							"Default of the option max_replica_lag: lag of a standby at which a backfill stops; 0 means that lag is not watched.",
+							NULL,
+							&dw_default_max_replica_lag, 5000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.max_slot_retention",
+							"Default of the option max_slot_retention: WAL kept for a replication slot at which a backfill stops; 0 means no limit but max_slot_wal_keep_size.",
+							NULL,
+							&dw_default_max_slot_retention, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomStringVariable("pg_dualwrite.window",
+							   "Default of the option window: part of the day in which background work may run.",
+							   "Such as 01:00-05:00 Europe/Berlin; empty means always.",
+							   &dw_default_window, "", PGC_SIGHUP, 0, check_window, NULL, NULL);
 	MarkGUCPrefixReserved("pg_dualwrite");
 }

@@ -14,6 +14,7 @@
 
 #include "options.h"
 #include "run.h"
+#include "window.h"
 
 PG_FUNCTION_INFO_V1(dw_known_options);
 
@@ -23,6 +24,7 @@ typedef enum OptionKind
 	BOOL_OPTION,
 	INT_OPTION,
 	FRACTION_OPTION,
+	TEXT_OPTION,
 	LATER_OPTION				/* part of the contract, not of this version */
 } OptionKind;
 
@@ -55,11 +57,20 @@ static const Option options[] = {
 	"any time", "limit of the backfill; 0: none"},
 	{"proof", BOOL_OPTION, offsetof(DwOptions, proof), NULL, 0, NULL, NULL, "false", "any time; takes ACCESS EXCLUSIVE in short tries",
 	"a check constraint makes the database refuse rows whose sides part, and dw_switch waits for the proof"},
+	{"max_wal_per_second", INT_OPTION, offsetof(DwOptions, max_wal_per_second), NULL, GUC_UNIT_KB, "kB/s", "pg_dualwrite.max_wal_per_second", NULL,
+	"any time", "WAL that the backfill may write; 0: no limit"},
+	{"max_replica_lag", INT_OPTION, offsetof(DwOptions, max_replica_lag), NULL, GUC_UNIT_MS, "ms", "pg_dualwrite.max_replica_lag", NULL,
+	"any time", "lag of a standby at which the backfill stops; 0: lag is not watched"},
+	{"max_slot_retention", INT_OPTION, offsetof(DwOptions, max_slot_retention), NULL, GUC_UNIT_KB, "kB", "pg_dualwrite.max_slot_retention", NULL,
+	"any time", "WAL kept for a replication slot at which the backfill stops; 0: four fifths of max_slot_wal_keep_size"},
+	{"window", TEXT_OPTION, offsetof(DwOptions, window), NULL, 0, NULL, "pg_dualwrite.window", NULL, "any time",
+	"part of the day in which background work may run, such as 01:00-05:00 Europe/Berlin; empty: always"},
+	{"throttle_query", TEXT_OPTION, offsetof(DwOptions, throttle_query), NULL, 0, NULL, NULL, "", "any time",
+	"SELECT of a boolean (true: stop) or a load (0.5: slow down, 1: stop), run once a second as the owner; empty: none"},
 	{"sample_rate", FRACTION_OPTION, offsetof(DwOptions, sample_rate), NULL, 0, NULL, NULL, "0", "any time",
 	"fraction of the writes that is read back before the commit and compared; 0: none, 1: all"},
 	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION},
-	{"new_reads_percent", LATER_OPTION}, {"max_wal_per_second", LATER_OPTION}, {"max_replica_lag", LATER_OPTION},
-	{"max_slot_retention", LATER_OPTION}, {"window", LATER_OPTION}, {"throttle_query", LATER_OPTION}, {"workers", LATER_OPTION},
+	{"new_reads_percent", LATER_OPTION}, {"workers", LATER_OPTION},
 	{"vacuum", LATER_OPTION},
 };
 
@@ -94,7 +105,11 @@ bad_value(const Option *option, const char *value)
 	else if (option->kind == FRACTION_OPTION)
 		appendStringInfoString(&known, "a number from 0 to 1");
 	else if (option->kind == INT_OPTION)
-		appendStringInfo(&known, "a number, %s%s", option->flags ? "1 or more" : "0 or more", option->flags ? " (in ms, or a text with a unit, such as \"5ms\")" : "");
+		appendStringInfo(&known, "a number, %s or more%s", option->offset == offsetof(DwOptions, batch_time) ? "1" : "0",
+						 (option->flags & GUC_UNIT_TIME) ? " (in ms, or a text with a unit, such as \"5ms\")" :
+						 (option->flags & GUC_UNIT_MEMORY) ? " (in kB, or a text with a unit, such as \"16MB\")" : "");
+	else if (option->kind == TEXT_OPTION)
+		appendStringInfoString(&known, "a text");
 	else
 		for (const struct config_enum_entry *e = option->names; e->name; e++)
 			appendStringInfo(&known, "%s%s", known.len ? ", " : "", e->name);
@@ -131,6 +146,8 @@ read_option(const Option *option, const char *value, DwOptions *result)
 	char	   *field = (char *) result + option->offset;
 	int			i;
 	double		d;
+	DwWindow	window;
+	const char *problem;
 
 	switch (option->kind)
 	{
@@ -152,6 +169,15 @@ read_option(const Option *option, const char *value, DwOptions *result)
 			if (!parse_real(value, &d, 0, NULL) || !(d >= 0 && d <= 1))
 				bad_value(option, value);
 			memcpy(field, &d, sizeof(double));
+			break;
+		case TEXT_OPTION:
+			if (option->offset == offsetof(DwOptions, window) && value[0] && !dw_window_parse(value, &window, &problem))
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("bad value \"%s\" for option \"window\"", value),
+						 errdetail("%s", problem),
+						 errhint("For example \"01:00-05:00 Europe/Berlin\": a time of the day in a zone, in the night if the second is before the first.")));
+			*(const char **) field = value;
 			break;
 		case LATER_OPTION:
 			ereport(ERROR,
@@ -176,6 +202,11 @@ dw_options_read(Jsonb *object, DwOptions *result)
 	result->batch_time = dw_default_batch_time;
 	result->max_rows_per_second = dw_default_max_rows;
 	result->proof = false;
+	result->max_wal_per_second = dw_default_max_wal;
+	result->max_replica_lag = dw_default_max_replica_lag;
+	result->max_slot_retention = dw_default_max_slot_retention;
+	result->window = pstrdup(dw_default_window);
+	result->throttle_query = "";
 	result->sample_rate = 0;
 	if (!JB_ROOT_IS_OBJECT(object))
 		ereport(ERROR,

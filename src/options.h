@@ -18,10 +18,18 @@ typedef struct DwOptions
 	int			batch_time;		/* ms */
 	int			max_rows_per_second;	/* 0: no limit */
 	bool		proof;
+	int			max_wal_per_second; /* kB; 0: no limit */
+	int			max_replica_lag;	/* ms; 0: not watched */
+	int			max_slot_retention; /* kB; 0: no limit but the server's */
+	const char *window;			/* empty: always */
+	const char *throttle_query; /* empty: none */
 	double		sample_rate;	/* of the writes, 0 to 1 */
 } DwOptions;
 
-/* Effective values, with defaults where the object is silent.  Raises 22023, 0A000. */
+/*
+ * Effective values, with defaults where the object is silent; texts are
+ * palloc'd.  Raises 22023, 0A000.
+ */
 extern void dw_options_read(Jsonb *options, DwOptions *result);
 
 /* Does the object name the option? */

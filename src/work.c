@@ -36,6 +36,10 @@
 /* what lives from one step to the next but one; reset in the loop */
 static MemoryContext step_cxt = NULL;
 
+/* since dw_step_commits was last called */
+static double commit_ms = 0;
+static int	commits = 0;
+
 void
 dw_step_use(MemoryContext cxt)
 {
@@ -59,13 +63,42 @@ dw_step_begin(void)
 void
 dw_step_commit(void)
 {
+	bool		wrote = TransactionIdIsValid(GetTopTransactionIdIfAny());
+	instr_time	start;
+
 	PopActiveSnapshot();
+	INSTR_TIME_SET_CURRENT(start);
 	CommitTransactionCommand();
 	/* only now: what was deferred to the commit has run as the owner, too */
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
+	if (wrote)
+	{
+		commit_ms += dw_ms_since(start);
+		commits++;
+	}
 	pgstat_report_stat(false);
 	if (step_cxt)
 		MemoryContextSwitchTo(step_cxt);
+}
+
+void
+dw_step_abort(void)
+{
+	AbortCurrentTransaction();
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
+	if (step_cxt)
+		MemoryContextSwitchTo(step_cxt);
+}
+
+int
+dw_step_commits(double *ms)
+{
+	int			n = commits;
+
+	*ms = commit_ms;
+	commits = 0;
+	commit_ms = 0;
+	return n;
 }
 
 /* From here to the end of the transaction, code of the table's owner may run. */
@@ -114,7 +147,9 @@ dw_work_report(DwWorker *w, const char *state, const char *reason, const char *s
 		foreach(lc, w->m->members)
 			n += dw_table_lockers(((DwMember *) lfirst(lc))->relid, w->readers_block, (int) lengthof(pids) - n, pids + n);
 	}
-	dw_worker_report(w->migration_id, state, reason[0] ? reason : NULL, n, pids, signal, value, limit);
+	dw_worker_report(w->migration_id, state, reason[0] ? reason : NULL, n, pids, signal, w->throttle.subject, value, limit,
+					 dw_watch_lags(&w->throttle.watch));
+	dw_throttle_report(w);
 	dw_step_commit();
 	pgstat_report_activity(STATE_RUNNING, psprintf("pg_dualwrite: migration \"%s\": %s", w->m->name, state));
 }
@@ -184,45 +219,4 @@ dw_work_estimate_rows(Relation rel, BlockNumber nblocks)
 	if (rel->rd_rel->reltuples <= 0 || rel->rd_rel->relpages <= 0)
 		return 0;
 	return (int64) (rel->rd_rel->reltuples / rel->rd_rel->relpages * nblocks);
-}
-
-/*
- * Says "throttled" or "running", by what most of the time since the last
- * report went into.
- */
-static void
-report_pace(DwWorker *w, double ms, const char *signal, double value, double limit)
-{
-	double		since = dw_ms_since(w->reported) + ms;
-	bool		working = w->state && (strcmp(w->state, "running") == 0 || strcmp(w->state, "throttled") == 0);
-
-	if (signal)
-		w->limited_ms += ms;
-	if (working && since < DW_HEARTBEAT_MS)
-		return;
-	if (w->limited_ms > since / 2)
-		dw_work_report(w, "throttled", signal, signal, value, limit);
-	else
-		dw_work_report(w, "running", NULL, NULL, 0, 0);
-	w->limited_ms = 0;
-}
-
-/* Rests until the next step. */
-void
-dw_work_rest(DwWorker *w, double ms, const char *signal, double value, double limit)
-{
-	bool		same = true;
-
-	report_pace(w, ms, signal, value, limit);
-	for (; same && ms > DW_HEARTBEAT_MS; ms -= DW_HEARTBEAT_MS)
-	{
-		dw_sleep(DW_HEARTBEAT_MS);
-		dw_work_report(w, signal ? "throttled" : "running", signal, signal, value, limit);
-		/* the limit may have been raised, or the migration paused */
-		dw_step_begin();
-		same = dw_work_unchanged(w);
-		dw_step_commit();
-	}
-	if (same)
-		dw_sleep(ms);
 }

@@ -13,7 +13,7 @@
 #include "batch.h"
 #include "catalog.h"
 #include "options.h"
-#include "pace.h"
+#include "throttle.h"
 
 /* a worker reports itself at least this often */
 #define DW_HEARTBEAT_MS 1000
@@ -27,7 +27,7 @@ typedef struct DwWorker
 	DwOptions	options;
 	MemoryContext cxt;
 	MemoryContext step;
-	DwPace		pace;
+	DwThrottle	throttle;
 	bool		careful;		/* the next batch takes its rows one by one */
 	int			careful_left;
 	int			member;			/* index of the member that range belongs to */
@@ -41,13 +41,11 @@ typedef struct DwWorker
 	int64		token;			/* of the pass in chunks */
 	int64		losses;			/* counted before it */
 	bool		readers_block;	/* what is waited for conflicts with readers, too */
-	int			rest_ms;		/* after this step */
-	bool		limited;		/* ... because of max_rows_per_second */
+	int			rest_ms;		/* after a step of the verification */
+	bool		still_locked;	/* a block passed over before has locked rows again */
 	const char *state;			/* as last reported */
 	char		reason[256];
 	instr_time	reported;
-	double		limited_ms;		/* rested since then because of a limit */
-	instr_time	last_batch;		/* when it began */
 } DwWorker;
 
 /*
@@ -59,6 +57,12 @@ extern void dw_step_use(MemoryContext cxt);
 extern void dw_step_begin(void);
 extern void dw_step_commit(void);
 
+/* Ends it by a rollback, also after an error. */
+extern void dw_step_abort(void);
+
+/* How many steps that wrote have committed since this was last asked, and how long their commits took in all. */
+extern int	dw_step_commits(double *ms);
+
 /* From here to the end of the step, code of the table's owner may run; waits are short. */
 extern void dw_step_become_owner(Relation rel);
 
@@ -67,8 +71,6 @@ extern double dw_ms_since(instr_time then);
 /* Says what the worker is doing, if that is news, or if it hasn't spoken for a while.  Not inside a step. */
 extern void dw_work_report(DwWorker *w, const char *state, const char *reason, const char *signal, double value, double limit);
 
-/* Rests until the next step, and says what for: signal NULL, nothing in particular.  Not inside a step. */
-extern void dw_work_rest(DwWorker *w, double ms, const char *signal, double value, double limit);
 
 /* Reads the migration, inside a step; false if it is gone. */
 extern bool dw_work_read(DwWorker *w);

@@ -72,23 +72,18 @@ static bool
 fill_member(DwWorker *w, DwMember *b, DwProgress *p)
 {
 	Relation	rel = dw_work_open_member(w, b, RowExclusiveLock);
-	int			limit = w->options.max_rows_per_second;
-	DwBatch		batch = {.max_rows = limit > 0 ? Min(w->pace.max_rows, Max(limit / 10, 1)) : w->pace.max_rows,.max_ms = w->options.batch_time,.careful = w->careful};
+	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.careful = w->careful};
 	instr_time	start;
 	uint64		wal = pgWalUsage.wal_bytes;
 	double		ms;
-	double		cycle = dw_ms_since(w->last_batch);
-	bool		limited;
 
-	w->rest_ms = 0;
-	w->limited = false;
+	w->still_locked = false;
 	if (rel == NULL)
 	{
 		w->stamp = NULL;
 		return false;
 	}
 	INSTR_TIME_SET_CURRENT(start);
-	w->last_batch = start;
 	if (!dw_progress_get(b->id, "fill", p) || p->relfilenode != dw_relfilenode(rel))
 	{
 		/* never begun, or the heap has been rewritten: positions mean nothing any more */
@@ -107,7 +102,9 @@ fill_member(DwWorker *w, DwMember *b, DwProgress *p)
 	}
 
 	dw_step_become_owner(rel);
+	dw_throttle_guard(w, &batch.written);
 	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
+	dw_throttle_unguard(w);
 	dw_fault_here("fill_updated", w->m->name);
 	w->revisit_locked |= batch.locked > 0;
 	if (dw_range_done(&w->range))
@@ -126,11 +123,8 @@ fill_member(DwWorker *w, DwMember *b, DwProgress *p)
 	p->rows_failed += batch.failed;
 	p->wal_bytes += pgWalUsage.wal_bytes - wal;
 	p->batch_ms = ms;
-	w->rest_ms = (int) dw_pace_next(&w->pace, batch.written, ms, Min(cycle, 1e6), w->options.batch_time, w->options.max_rows_per_second, &limited);
-	w->limited = limited;
-	if (limited)
-		p->throttled_ms += w->rest_ms;
-	p->rows_per_second = w->pace.rows_per_second;
+	dw_throttle_batch(w, batch.written, ms);
+	p->rows_per_second = w->throttle.pace.rows_per_second;
 	dw_progress_put(b->id, "fill", p);
 	dw_fault_at_commit("fill", w->m->name);
 	if (w->careful && --w->careful_left <= 0)
@@ -138,7 +132,7 @@ fill_member(DwWorker *w, DwMember *b, DwProgress *p)
 
 	/* a block that is still locked: give its holder time */
 	if (w->revisit && w->revisit_locked && !w->range_active)
-		w->rest_ms = -1;
+		w->still_locked = true;
 	table_close(rel, NoLock);
 	return false;
 }
@@ -152,6 +146,8 @@ dw_work_fill(DwWorker *w)
 	bool		filled = false;
 	bool		fault;
 
+	if (!dw_throttle_go(w, true))
+		return;
 	dw_step_begin();
 	through = fill_member(w, b, &p);
 	fault = dw_fault_armed("fill_between", w->m->name);
@@ -175,12 +171,11 @@ dw_work_fill(DwWorker *w)
 		w->range_active = false;
 		return;
 	}
-	if (w->rest_ms < 0)
+	if (w->still_locked)
 	{
 		dw_work_report(w, "waiting", "rows that the backfill passed over are still locked", NULL, 0, 0);
 		dw_sleep(200);
 	}
 	else
-		dw_work_rest(w, w->rest_ms, w->limited ? "max_rows_per_second" : NULL,
-			 p.rows_per_second, w->options.max_rows_per_second);
+		dw_throttle_rest(w);
 }

@@ -209,6 +209,8 @@ dw_work_verify(DwWorker *w)
 	bool		through;
 	bool		ended;
 
+	if (!dw_throttle_go(w, false))
+		return;
 	if (!lock_pass(w))
 	{
 		dw_work_report(w, "waiting", "dw_reconcile is at work", NULL, 0, 0);
@@ -233,6 +235,7 @@ dw_work_verify(DwWorker *w)
 	}
 	if (through)
 		w->member = (w->member + 1) % list_length(w->m->members);
+	w->throttle.rest_ms = w->rest_ms;
 	if (w->stamp)
-		dw_work_rest(w, w->rest_ms, NULL, 0, 0);
+		dw_throttle_rest(w);
 }

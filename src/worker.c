@@ -157,6 +157,8 @@ dw_sleep(double ms)
 static void
 after_error(DwWorker *w, ErrorData *error)
 {
+	bool		ours = dw_throttle_cancelled(w);	/* by our own timer */
+
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("pg_dualwrite worker of migration %d: %s", w->migration_id, error->message),
@@ -169,7 +171,9 @@ after_error(DwWorker *w, ErrorData *error)
 		dw_sleep(DW_HEARTBEAT_MS);
 		return;
 	}
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (ours)
+		;						/* a smaller batch at once */
+	else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		/* somebody wanted this statement to end, not the migration */
 		dw_work_report(w, "waiting", error->message, NULL, 0, 0);
@@ -323,8 +327,7 @@ work_on(int migration_id)
 	w->cxt = AllocSetContextCreate(TopMemoryContext, "pg_dualwrite migration", ALLOCSET_SMALL_SIZES);
 	w->step = AllocSetContextCreate(TopMemoryContext, "pg_dualwrite step", ALLOCSET_DEFAULT_SIZES);
 	dw_step_use(w->step);
-	dw_pace_init(&w->pace);
-	INSTR_TIME_SET_CURRENT(w->last_batch);
+	dw_throttle_init(&w->throttle);
 	while (idle < IDLE_MS)
 	{
 		MemoryContextReset(w->step);

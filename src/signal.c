@@ -1,0 +1,680 @@
+/*
+ * signal.c
+ *		Reads the health signals that the throttle follows.
+ *
+ * A table with one function a signal.  Each is read in a transaction of its
+ * own, so that no snapshot is held from one to the next and an error of one is
+ * nothing to the others: it is an unreadable signal, which the pace knows how
+ * to deal with.  All of them together take about a millisecond.
+ *
+ * Replica lag is measured here, not taken from pg_stat_replication's lag
+ * columns: those freeze when a standby hangs, and are null when it is idle.  The
+ * watch remembers where the WAL was at which time; the lag of a standby is the
+ * age of the oldest of these positions that it has not yet replayed.  That
+ * grows by itself while a standby says nothing.  A standby that is gone isn't
+ * in the view at all; so the names of those that have been there are kept with
+ * the migration, and one that is missing lags until it comes back or dw_resume
+ * lets go of it.
+ *
+ * Positions between two replies of a standby are unknown.  It replies to each
+ * flush, with what it has replayed by then; the worker's own report, once a
+ * second, makes it do so on an idle server.  So on an idle server up to a second
+ * may be seen that isn't there.
+ */
+#include "postgres.h"
+
+#include <math.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "access/transam.h"
+#include "access/xlog.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "query.h"
+#include "run.h"
+#include "signal.h"
+#include "window.h"
+#include "work.h"
+
+/* a mark this long after the last one is a new one, in ms */
+#define MARK_MS 20.0
+
+/* what was written before the watch began counts as a second for each of these */
+#define BYTES_A_SECOND (16.0 * 1024 * 1024)
+
+/* archive_command is tried three times, a second apart; before that it isn't failing */
+#define ARCHIVE_FAILING_MS 4000.0
+
+/* of what a slot may keep */
+#define SLOT_SOFT 0.5
+#define SLOT_STOP 0.8
+
+/* dead rows, as a part of all, without which an old snapshot does no harm */
+#define DEAD_PERCENT 20.0
+
+typedef struct ReadCall
+{
+	DwWatch    *watch;
+	DwMigration *m;
+	const DwOptions *o;
+	DwReading  *r;
+} ReadCall;
+
+/* ---- the watch's clock and marks ---- */
+
+static double
+watch_ms(DwWatch *w)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	if (!w->started)
+	{
+		w->epoch = now;
+		w->started = true;
+	}
+	INSTR_TIME_SUBTRACT(now, w->epoch);
+	return INSTR_TIME_GET_MILLISEC(now) + 1;	/* 0 means never */
+}
+
+void
+dw_watch_mark(DwWatch *w)
+{
+	double		now = watch_ms(w);
+
+	if (w->nring > 0 && now - w->ring_ms[w->nring - 1] < MARK_MS)
+		return;
+	if (w->nring == DW_RING_SIZE)
+	{
+		/* every other one goes: the older half gets coarser each time, and none is too old */
+		for (int i = 0; i < DW_RING_SIZE / 4; i++)
+		{
+			w->ring_lsn[i] = w->ring_lsn[2 * i];
+			w->ring_ms[i] = w->ring_ms[2 * i];
+		}
+		w->nring = DW_RING_SIZE / 4;
+		for (int i = DW_RING_SIZE / 2; i < DW_RING_SIZE; i++, w->nring++)
+		{
+			w->ring_lsn[w->nring] = w->ring_lsn[i];
+			w->ring_ms[w->nring] = w->ring_ms[i];
+		}
+	}
+	w->ring_lsn[w->nring] = GetFlushRecPtr(NULL);
+	w->ring_ms[w->nring++] = now;
+}
+
+void
+dw_watch_commits(DwWatch *w, int n, double ms)
+{
+	w->commit_ms += ms;
+	w->commits += n;
+}
+
+void
+dw_watch_blocked(DwWatch *w, double ms)
+{
+	w->blocked_ms = Max(w->blocked_ms, ms);
+}
+
+/* ---- values of a row ---- */
+
+static double
+got_number(uint64 row, int column)
+{
+	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return s ? strtod(s, NULL) : 0;
+}
+
+static const char *
+got_string(uint64 row, int column)
+{
+	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return s ? s : "";
+}
+
+/* ---- budget signals ---- */
+
+/* Seconds since the oldest position that a standby which has replayed up to lsn doesn't have. */
+static double
+lag_of(const DwWatch *w, XLogRecPtr lsn, double now)
+{
+	int			low = 0;
+	int			high = w->nring;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (w->ring_lsn[middle] <= lsn)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == w->nring)
+		return 0;
+	if (low == 0)
+		return (now - w->ring_ms[0]) / 1000 + (w->ring_lsn[0] - lsn) / BYTES_A_SECOND;
+	return (now - w->ring_ms[low]) / 1000;
+}
+
+/* The standby of that name that hasn't been seen in this look yet; a new one if there is none. */
+static DwStandby *
+find_standby(DwWatch *w, const char *name, const bool *taken)
+{
+	for (int i = 0; i < w->nstandbys; i++)
+		if (!taken[i] && strcmp(w->standbys[i].name, name) == 0)
+			return &w->standbys[i];
+	if (w->nstandbys == DW_MAX_STANDBYS)
+		return NULL;
+	memset(&w->standbys[w->nstandbys], 0, sizeof(DwStandby));
+	strlcpy(w->standbys[w->nstandbys].name, name, NAMEDATALEN);
+	return &w->standbys[w->nstandbys++];
+}
+
+/* Brings the list in line with what is kept with the migration. */
+static void
+load_standbys(DwWatch *w, const List *kept)
+{
+	bool		taken[DW_MAX_STANDBYS] = {false};
+	DwStandby	list[DW_MAX_STANDBYS];
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, kept)
+	{
+		DwStandby  *s = find_standby(w, (char *) lfirst(lc), taken);
+
+		if (s == NULL)
+			break;
+		taken[s - w->standbys] = true;
+		list[n++] = *s;
+	}
+	memcpy(w->standbys, list, sizeof(DwStandby) * n);
+	w->nstandbys = n;
+}
+
+/*
+ * Who is there, and how far.  Base backups and receivers that don't replay
+ * anything have no replay_lsn; the walsenders of logical subscribers are told
+ * by their slots, which slot_retention watches.
+ */
+static void
+look_at_standbys(DwWatch *w, double now)
+{
+	bool		taken[DW_MAX_STANDBYS] = {false};
+
+	DW_SQL("SELECT CASE WHEN r.application_name NOT IN ('', 'walreceiver') THEN r.application_name"
+		   " ELSE coalesce(s.slot_name::text, pg_catalog.host(r.client_addr), 'walreceiver') END, (r.replay_lsn - '0/0')::text, r.state"
+		   " FROM pg_catalog.pg_stat_replication r LEFT JOIN pg_catalog.pg_replication_slots s ON s.active_pid = r.pid"
+		   " WHERE r.replay_lsn IS NOT NULL AND s.slot_type IS DISTINCT FROM 'logical' ORDER BY r.replay_lsn LIMIT $1",
+		   DW_INT4(DW_MAX_STANDBYS));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		DwStandby  *s = find_standby(w, got_string(i, 1), taken);
+
+		if (s == NULL)
+			continue;
+		taken[s - w->standbys] = true;
+		s->there_ms = now;
+		s->lag_s = lag_of(w, (XLogRecPtr) strtoull(got_string(i, 2), NULL, 10), now);
+	}
+	for (int i = 0; i < w->nstandbys; i++)
+		w->standbys[i].there = taken[i];
+}
+
+static void
+read_replica_lag(ReadCall *c)
+{
+	DwWatch    *w = c->watch;
+	double		now = watch_ms(w);
+	double		stop = c->o->max_replica_lag / 1000.0;
+	bool		known;
+	int			kept;
+	DwRun		run;
+
+	c->r->on = false;
+	if (stop <= 0)
+	{
+		w->nstandbys = 0;
+		return;
+	}
+	load_standbys(w, dw_standbys_get(c->m->id, &known));
+	kept = w->nstandbys;
+	dw_run_begin(&run, dw_own_role());
+	look_at_standbys(w, now);
+	dw_run_end(&run);
+	if (!known || w->nstandbys > kept)
+	{
+		List	   *names = NIL;
+
+		for (int i = 0; i < w->nstandbys; i++)
+			names = lappend(names, w->standbys[i].name);
+		dw_standbys_set(c->m->id, names);
+	}
+
+	c->r->soft = stop / 2;
+	c->r->stop = stop;
+	for (int i = 0; i < w->nstandbys; i++)
+	{
+		DwStandby  *s = &w->standbys[i];
+
+		/* one that this worker has never seen has been gone for who knows how long */
+		if (!s->there)
+			s->lag_s = s->there_ms > 0 ? (now - s->there_ms) / 1000 : Max(stop, now / 1000);
+		if (!c->r->on || s->lag_s > c->r->value)
+		{
+			c->r->value = s->lag_s;
+			snprintf(c->r->subject, sizeof(c->r->subject), "%s%s", s->name, s->there ? "" : " (gone)");
+		}
+		c->r->on = true;
+	}
+}
+
+/*
+ * The slot that is nearest to the limit, which is part of what the server
+ * keeps for a slot, or the option.  A slot that is lost already can't be helped.
+ */
+static void
+read_slot_retention(ReadCall *c)
+{
+	double		option = c->o->max_slot_retention * 1024.0;
+	double		keep = strtod(GetConfigOption("max_slot_wal_keep_size", false, false), NULL) * 1024 * 1024;
+	DwRun		run;
+
+	c->r->on = false;
+	if (keep >= 0)
+	{
+		c->r->soft = keep * SLOT_SOFT;
+		c->r->stop = keep * SLOT_STOP;
+	}
+	if (option > 0 && (keep < 0 || option < c->r->stop))
+	{
+		c->r->soft = option * SLOT_SOFT / SLOT_STOP;
+		c->r->stop = option;
+	}
+	if (keep < 0 && option <= 0)
+		return;
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT s.slot_name, pg_catalog.pg_current_wal_lsn() - s.restart_lsn, s.wal_status = 'unreserved' FROM pg_catalog.pg_replication_slots s"
+		   " WHERE s.restart_lsn IS NOT NULL AND s.wal_status <> 'lost' ORDER BY 3 DESC, 2 DESC LIMIT $1", DW_INT4(1));
+	if (SPI_processed > 0)
+	{
+		c->r->on = true;
+		strlcpy(c->r->subject, got_string(0, 1), sizeof(c->r->subject));
+		c->r->value = got_number(0, 2);
+		c->r->forced = got_string(0, 3)[0] == 't';
+	}
+	dw_run_end(&run);
+}
+
+/* How many files wait for the archive.  While archive_command fails, none may be added at all. */
+static void
+read_archive(ReadCall *c)
+{
+	DwWatch    *w = c->watch;
+	double		now = watch_ms(w);
+	DIR		   *dir;
+	struct dirent *entry;
+	DwRun		run;
+	bool		failing;
+
+	c->r->on = XLogArchivingActive();
+	if (!c->r->on)
+		return;
+	c->r->soft = 21;
+	c->r->stop = 42;
+	dir = AllocateDir("pg_wal/archive_status");
+	while ((entry = ReadDir(dir, "pg_wal/archive_status")) != NULL)
+	{
+		size_t		length = strlen(entry->d_name);
+
+		if (length > 6 && strcmp(entry->d_name + length - 6, ".ready") == 0)
+			c->r->value++;
+	}
+	FreeDir(dir);
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false) AND $1 > 0 FROM pg_catalog.pg_stat_archiver a",
+		   DW_INT4((int) c->r->value));
+	failing = got_string(0, 1)[0] == 't';
+	dw_run_end(&run);
+	if (!failing)
+		w->archive_failing_ms = 0;
+	else if (w->archive_failing_ms == 0)
+		w->archive_failing_ms = now;
+	c->r->forced = failing && now - w->archive_failing_ms >= ARCHIVE_FAILING_MS;
+	strlcpy(c->r->subject, c->r->forced ? "archiving fails, see pg_stat_archiver" : "files waiting", sizeof(c->r->subject));
+}
+
+static void
+look_at_disk(DwReading *r, const char *path, const char *what)
+{
+	struct statvfs fs;
+	double		used;
+	double		percent;
+
+	if (statvfs(path, &fs) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not get the size of the file system of \"%s\": %m", path)));
+	/* as df counts: what is reserved for root is neither used nor free */
+	used = (double) fs.f_blocks - fs.f_bfree;
+	percent = used + fs.f_bavail > 0 ? 100 * used / (used + fs.f_bavail) : 0;
+	if (r->subject[0] && percent <= r->value)
+		return;
+	r->value = percent;
+	strlcpy(r->subject, what, sizeof(r->subject));
+}
+
+/* The file systems of the data directory, the WAL, and the tables with their indexes. */
+static void
+read_disk(ReadCall *c)
+{
+	ListCell   *lc;
+	DwRun		run;
+
+	c->r->soft = 85;
+	c->r->stop = 95;
+	look_at_disk(c->r, ".", "data directory");
+	look_at_disk(c->r, "pg_wal", "pg_wal");
+	dw_run_begin(&run, dw_own_role());
+	foreach(lc, c->m->members)
+	{
+		DW_SQL("SELECT DISTINCT t.oid, t.spcname FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid"
+			   " LEFT JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid CROSS JOIN pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t"
+			   " ON t.oid = coalesce(nullif(c.reltablespace, 0), d.dattablespace) OR t.oid = coalesce(nullif(k.reltablespace, 0), d.dattablespace)"
+			   " WHERE c.oid = $1 AND d.datname = pg_catalog.current_database()", DW_OID(((DwMember *) lfirst(lc))->relid));
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			Oid			space = (Oid) strtoul(got_string(i, 1), NULL, 10);
+
+			if (space >= FirstNormalObjectId)
+				look_at_disk(c->r, psprintf("pg_tblspc/%u", space), psprintf("tablespace %s", got_string(i, 2)));
+		}
+	}
+	dw_run_end(&run);
+}
+
+/* ---- the user's own brakes ---- */
+
+static void
+read_window(ReadCall *c)
+{
+	DwWindow	window;
+	const char *problem;
+
+	c->r->on = c->o->window[0] != '\0';
+	if (!c->r->on || !dw_window_parse(c->o->window, &window, &problem))
+		return;
+	strlcpy(c->r->subject, c->o->window, sizeof(c->r->subject));
+	c->r->value = dw_window_opens_in(&window, (pg_time_t) time(NULL));
+	c->r->forced = c->r->value > 0;
+}
+
+static void
+read_query(ReadCall *c)
+{
+	c->r->on = c->o->throttle_query[0] != '\0';
+	if (!c->r->on)
+		return;
+	c->r->soft = 0.5;
+	c->r->stop = 1;
+	c->r->value = dw_throttle_query_run(c->o->throttle_query, c->m->owner);
+}
+
+/* ---- load signals ---- */
+
+/* Processors that this server may use: as many as there are, unless a control group allows less. */
+static double
+processors(void)
+{
+	static double n = 0;
+	FILE	   *file;
+	double		quota;
+	double		period;
+
+	if (n > 0)
+		return n;
+	n = Max(sysconf(_SC_NPROCESSORS_ONLN), 1);
+	if ((file = AllocateFile("/sys/fs/cgroup/cpu.max", "r")) != NULL)
+	{
+		if (fscanf(file, "%lf %lf", &quota, &period) == 2 && period > 0 && quota > 0)
+			n = Min(n, quota / period);
+		FreeFile(file);
+	}
+	return n;
+}
+
+/* Sessions that compute or wait for the disk, a processor; those that wait for a lock or a client load nothing. */
+static void
+read_backends(ReadCall *c)
+{
+	DwWatch    *w = c->watch;
+	DwRun		run;
+
+	c->r->soft = 4;
+	c->r->stop = 8;
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.state = $1 AND a.backend_type IN ('client backend', 'parallel worker')"
+		   " AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'Timeout', 'Activity', 'IPC', 'Extension')", DW_TEXT("active"));
+	w->active += 0.3 * (got_number(0, 1) / processors() - w->active);
+	dw_run_end(&run);
+	c->r->value = w->active;
+}
+
+static void
+read_commit(ReadCall *c)
+{
+	DwWatch    *w = c->watch;
+
+	if (w->commits > 0)
+		w->commit_mean = w->commit_ms / w->commits;
+	else
+		w->commit_mean /= 2;	/* there was none: what is known gets older */
+	w->commits = 0;
+	w->commit_ms = 0;
+	c->r->soft = 50;
+	c->r->stop = 100;
+	c->r->value = w->commit_mean;
+}
+
+static void
+read_blocked(ReadCall *c)
+{
+	c->r->soft = 100;
+	c->r->stop = 500;
+	c->r->value = c->watch->blocked_ms;
+	c->watch->blocked_ms = 0;
+}
+
+/*
+ * Dead rows, as a percentage, in the table that has the most, and whether
+ * autovacuum will come for them: from how many on, as a percentage; -1 if never.
+ */
+static double
+dead_percent(DwMigration *m, double *vacuum_at, char *table, size_t size)
+{
+	double		worst = 0;
+	ListCell   *lc;
+	DwRun		run;
+
+	*vacuum_at = -1;
+	dw_run_begin(&run, dw_own_role());
+	foreach(lc, m->members)
+	{
+		double		dead;
+		double		rows;
+		double		percent;
+
+		if (DW_SQL("SELECT pg_catalog.pg_stat_get_dead_tuples(c.oid), pg_catalog.pg_stat_get_live_tuples(c.oid), c.relname,"
+				   " pg_catalog.current_setting('autovacuum')::bool AND pg_catalog.current_setting('track_counts')::bool AND coalesce(o.on::bool, true),"
+				   " least(coalesce(o.base, pg_catalog.current_setting('autovacuum_vacuum_threshold'))::float8"
+				   " + coalesce(o.scale, pg_catalog.current_setting('autovacuum_vacuum_scale_factor'))::float8 * greatest(c.reltuples, 0),"
+				   " nullif(pg_catalog.current_setting('autovacuum_vacuum_max_threshold', true)::float8, -1))"
+				   " FROM pg_catalog.pg_class c, LATERAL (SELECT max(option_value) FILTER (WHERE option_name = 'autovacuum_enabled') AS on,"
+				   " max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_threshold') AS base,"
+				   " max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_scale_factor') AS scale"
+				   " FROM pg_catalog.pg_options_to_table(c.reloptions)) o WHERE c.oid = $1", DW_OID(((DwMember *) lfirst(lc))->relid)) == 0)
+			continue;
+		dead = got_number(0, 1);
+		rows = dead + got_number(0, 2);
+		percent = rows > 0 ? 100 * dead / rows : 0;
+		if (percent < worst)
+			continue;
+		worst = percent;
+		strlcpy(table, got_string(0, 3), size);
+		*vacuum_at = got_string(0, 4)[0] == 't' && rows > 0 ? 100 * got_number(0, 5) / rows : -1;
+	}
+	dw_run_end(&run);
+	return worst;
+}
+
+/*
+ * Waits for autovacuum; so where that doesn't come, or not yet, there is
+ * nothing to wait for.
+ */
+static void
+read_dead(ReadCall *c)
+{
+	double		vacuum_at;
+
+	c->r->value = dead_percent(c->m, &vacuum_at, c->r->subject, sizeof(c->r->subject));
+	c->r->on = vacuum_at >= 0;
+	c->r->stop = Max(DEAD_PERCENT, vacuum_at * 1.25);
+	c->r->soft = c->r->stop / 2;
+	c->r->on &= c->r->stop < 100;
+}
+
+/* What keeps dead rows from being removed, and since when: whatever has the oldest xmin. */
+static void
+read_snapshot(ReadCall *c)
+{
+	DwWatch    *w = c->watch;
+	double		now = watch_ms(w);
+	double		vacuum_at;
+	char		table[NAMEDATALEN];
+	DwRun		run;
+
+	c->r->soft = 300;
+	c->r->stop = 1800;
+	if (dead_percent(c->m, &vacuum_at, table, sizeof(table)) < DEAD_PERCENT)
+		return;
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT x.who, x.xmin, extract(epoch FROM pg_catalog.clock_timestamp() - x.since) FROM ("
+		   " SELECT 'pid ' || a.pid AS who, CASE WHEN a.backend_xmin IS NULL OR pg_catalog.age(a.backend_xid) > pg_catalog.age(a.backend_xmin)"
+		   "   THEN a.backend_xid ELSE a.backend_xmin END AS xmin, a.xact_start AS since"
+		   "  FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL) AND a.pid <> $1"
+		   "   AND (a.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) OR coalesce(a.datid, 0) = 0)"
+		   " UNION ALL SELECT 'slot ' || s.slot_name, s.xmin, NULL FROM pg_catalog.pg_replication_slots s WHERE s.xmin IS NOT NULL"
+		   " UNION ALL SELECT 'prepared transaction ' || p.gid, p.transaction, p.prepared FROM pg_catalog.pg_prepared_xacts p"
+		   "  WHERE p.database = pg_catalog.current_database()) x ORDER BY pg_catalog.age(x.xmin) DESC LIMIT 1", DW_INT4(MyProcPid));
+	if (SPI_processed > 0)
+	{
+		TransactionId xmin = (TransactionId) strtoul(got_string(0, 2), NULL, 10);
+
+		if (xmin != w->oldest_xmin)
+			w->oldest_ms = now;
+		w->oldest_xmin = xmin;
+		strlcpy(c->r->subject, got_string(0, 1), sizeof(c->r->subject));
+		c->r->value = Max(got_number(0, 3), (now - w->oldest_ms) / 1000);
+	}
+	dw_run_end(&run);
+}
+
+/* ---- the table ---- */
+
+/* soft and stop are set by the functions, where they are also explained */
+static const struct
+{
+	const char *name;
+	bool		budget;
+	DwSignalShape shape;
+	void		(*read) (ReadCall *c);
+	bool		rollback;		/* code of the user's has run: nothing of it stays */
+}			signals[DW_SIGNALS] = {
+	[DW_SIGNAL_REPLICA_LAG] = {"replica_lag", true, DW_QUEUE, read_replica_lag},
+	[DW_SIGNAL_SLOT_RETENTION] = {"slot_retention", true, DW_QUEUE, read_slot_retention},
+	[DW_SIGNAL_ARCHIVE] = {"archive", true, DW_QUEUE, read_archive},
+	[DW_SIGNAL_DISK] = {"disk", true, DW_LEVEL, read_disk},
+	[DW_SIGNAL_WINDOW] = {"window", true, DW_GAUGE, read_window},
+	[DW_SIGNAL_QUERY] = {"throttle_query", true, DW_GAUGE, read_query, true},
+	[DW_SIGNAL_BACKENDS] = {"active_backends", false, DW_LEVEL, read_backends},
+	[DW_SIGNAL_COMMIT] = {"commit_time", false, DW_GAUGE, read_commit},
+	[DW_SIGNAL_BLOCKED] = {"blocked_sessions", false, DW_GAUGE, read_blocked},
+	[DW_SIGNAL_DEAD] = {"dead_rows", false, DW_LEVEL, read_dead},
+	[DW_SIGNAL_SNAPSHOT] = {"old_snapshot", false, DW_LEVEL, read_snapshot},
+};
+
+StaticAssertDecl(DW_SIGNALS <= DW_PACE_MAX_SIGNALS, "too many signals for the pace");
+
+const char *
+dw_signal_name(DwSignal signal)
+{
+	return signals[signal].name;
+}
+
+void
+dw_signal_read(DwSignal signal, DwWatch *watch, DwMigration *m, const DwOptions *o, DwReading *r)
+{
+	ReadCall	call = {.watch = watch,.m = m,.o = o,.r = r};
+	MemoryContext cxt = CurrentMemoryContext;
+
+	memset(r, 0, sizeof(*r));
+	r->on = true;
+	r->budget = signals[signal].budget;
+	r->shape = signals[signal].shape;
+	PG_TRY();
+	{
+		dw_step_begin();
+		signals[signal].read(&call);
+		if (signals[signal].rollback)
+			dw_step_abort();
+		else
+			dw_step_commit();
+		r->known = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		dw_step_abort();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(cxt);
+		r->on = true;
+		snprintf(r->subject, sizeof(r->subject), "can't be read: %s", error->message);
+		r->value = 0;
+	}
+	PG_END_TRY();
+}
+
+char *
+dw_watch_lags(const DwWatch *w)
+{
+	StringInfoData buf;
+
+	if (w->nstandbys == 0)
+		return NULL;
+	initStringInfo(&buf);
+	for (int i = 0; i < w->nstandbys; i++)
+	{
+		const DwStandby *s = &w->standbys[i];
+
+		appendStringInfo(&buf, "%s{\"standby\": ", i == 0 ? "[" : ", ");
+		escape_json(&buf, s->name);
+		appendStringInfo(&buf, ", \"seconds\": %.1f, \"connected\": %s}", s->lag_s, s->there ? "true" : "false");
+	}
+	appendStringInfoChar(&buf, ']');
+	return buf.data;
+}
