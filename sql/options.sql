@@ -30,6 +30,11 @@ SELECT dw_set('op', '{"batch_time": 2.5}');
 SELECT dw_set('op', '{"max_rows_per_second": -5}');
 SELECT dw_set('op', '{"max_rows_per_second": "1ms"}');
 SELECT dw_set('op', '{"max_rows_per_second": 99999999999}');
+SELECT dw_set('op', '{"recheck_interval": -1}');
+SELECT dw_set('op', '{"recheck_interval": "now and then"}');
+SELECT dw_set('op', '{"recheck_interval": "12h"}');
+SELECT setting FROM dw_options WHERE migration = 'op' AND name = 'recheck_interval';
+SELECT dw_set('op', '{"recheck_interval": null}');
 SELECT dw_set('op', '{"subscribers_ready": 7}');
 SELECT dw_set('op', '{"subscribers_ready": false}');
 \echo :SQLSTATE

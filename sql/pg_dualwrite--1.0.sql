@@ -554,7 +554,7 @@ WITH live AS (
                 WHEN s.copied OR coalesce(s.paused, false) THEN 'paused'
                 WHEN s.mirror <> 'both' THEN 'waiting'
                 WHEN s.work AND s.pids IS NULL THEN 'no_worker'
-                WHEN s.work THEN coalesce(s.w_state, 'running')
+                WHEN s.work OR s.pids IS NOT NULL AND s.checking <> 0 THEN coalesce(s.w_state, 'running')
                 ELSE 'idle' END AS state_now,
            CASE WHEN s.phase IN ('ready', 'switched', 'finalized') AND NOT s.heal THEN 100
                 WHEN s.phase = 'aborted' THEN NULL

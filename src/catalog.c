@@ -100,7 +100,7 @@ dw_home(void)
 	"   FROM dualwrite.member b WHERE b.migration_id = m.id)," \
 	" coalesce((m.options ->> 'proof')::boolean, false)," \
 	" coalesce((m.options ->> 'proof')::boolean, false) AND (SELECT pg_catalog.bool_and(dualwrite.proof_constraint(b.id, b.relation) IS NOT NULL)" \
-	"   FROM dualwrite.member b WHERE b.migration_id = m.id), m.proven_at IS NOT NULL" \
+	"   FROM dualwrite.member b WHERE b.migration_id = m.id), m.proven_at IS NOT NULL, m.verified_at" \
 	" FROM dualwrite.migration m LEFT JOIN dualwrite.control c ON c.migration_id = m.id"
 
 /* Value of SPI_tuptable's first row, as a bool (null is false), int64 (null is 0), text. */
@@ -164,6 +164,8 @@ read_migration(MemoryContext cxt)
 	m->marks_changed = m->verified && !got_bool(25);
 	if (m->marks_changed)
 		m->verified = m->verified_since_phase = false;
+	if (m->verified)
+		m->verified_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 29, &isnull));
 	m->proof = got_bool(26);
 	m->proof_present = got_bool(27);
 	m->proven = m->verified && m->proof_present && got_bool(28);

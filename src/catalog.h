@@ -64,6 +64,7 @@ typedef struct DwMigration
 	bool		copied;			/* restored from a dump of another database */
 	bool		verified;		/* a clean pass counts: no hole since it began */
 	bool		marks_changed;	/* ... it doesn't, because triggers or rules changed */
+	TimestampTz verified_at;	/* if it counts */
 	bool		verified_since_phase;	/* ... and it ended after the phase began */
 	int64		verified_lossy;
 	int64		open_drift;		/* rows recorded and not seen repaired */

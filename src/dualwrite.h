@@ -118,6 +118,8 @@ extern int	dw_default_max_wal; /* kB per second, 0: no limit */
 extern int	dw_default_max_replica_lag; /* ms, 0: not watched */
 extern int	dw_default_max_slot_retention;	/* kB, 0: no limit */
 extern char *dw_default_window; /* empty: always */
+extern int	dw_default_recheck; /* s, 0: never */
+extern int	dw_naptime;			/* s, of the launcher */
 
 extern void dw_define_settings(void);
 

@@ -76,6 +76,8 @@ int			dw_default_max_wal = 0;
 int			dw_default_max_replica_lag = 5000;
 int			dw_default_max_slot_retention = 0;
 char	   *dw_default_window = NULL;
+int			dw_default_recheck = 86400;
+int			dw_naptime = 600;
 
 int
 dw_enum_value(const struct config_enum_entry *names, const char *name)
@@ -169,5 +171,13 @@ dw_define_settings(void)
 							   "Default of the option window: part of the day in which background work may run.",
 							   "Such as 01:00-05:00 Europe/Berlin; empty means always.",
 							   &dw_default_window, "", PGC_SIGHUP, 0, check_window, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.recheck_interval",
+							"Default of the option recheck_interval: how old a verification gets before every row is compared again.",
+							"0 means any age.",
+							&dw_default_recheck, 86400, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.naptime",
+							"How often a preloaded library looks for work that no worker is doing, in each database.",
+							NULL,
+							&dw_naptime, 600, 1, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("pg_dualwrite");
 }

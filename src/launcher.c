@@ -1,11 +1,13 @@
 /*
  * launcher.c
- *		Resumes migrations after a restart or a promotion, where the library is in
- *		shared_preload_libraries.
+ *		Sees to it that migrations go on by themselves, where the library is in
+ *		shared_preload_libraries: after a restart or a promotion, after the loss
+ *		of a worker, and when a verification has grown old.
  *
  * A background worker sees one database only.  The launcher is attached to
- * none; once recovery is over it starts a worker in each database, one after
- * the other, which goes away at once where there is nothing to do, and ends.
+ * none; once recovery is over, and every naptime again, it starts a worker in
+ * each database, one after the other, which goes away at once where there is
+ * nothing to do.
  */
 #include "postgres.h"
 
@@ -24,10 +26,15 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
+#include "dualwrite.h"
 #include "launcher.h"
 #include "worker.h"
+
+/* rest after each database */
+#define BETWEEN_MS 50
 
 void
 dw_launcher_register(void)
@@ -79,17 +86,35 @@ databases(MemoryContext cxt)
 void
 dw_launcher_main(Datum arg)
 {
+	MemoryContext cxt;
 	ListCell   *lc;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	foreach(lc, databases(TopMemoryContext))
+	cxt = AllocSetContextCreate(TopMemoryContext, "pg_dualwrite launcher", ALLOCSET_DEFAULT_SIZES);
+	for (;;)
 	{
-		/* no slot is free: the workers that hold them will go */
-		while (!dw_worker_launch_database(lfirst_oid(lc)))
-			dw_sleep(1000);
+		TimestampTz start = GetCurrentTimestamp();
+
+		MemoryContextReset(cxt);
+		foreach(lc, databases(cxt))
+		{
+			/* no slot is free: the workers that hold them will go */
+			while (!dw_worker_launch_database(lfirst_oid(lc)))
+				dw_sleep(1000);
+			/* not all at once: each needs a slot for a moment */
+			dw_sleep(BETWEEN_MS);
+		}
+		while (!TimestampDifferenceExceeds(start, GetCurrentTimestamp(), dw_naptime * 1000))
+		{
+			dw_sleep(Min(dw_naptime * 1000.0, 10000));
+			if (ConfigReloadPending)
+			{
+				ConfigReloadPending = false;
+				ProcessConfigFile(PGC_SIGHUP);
+			}
+		}
 	}
-	proc_exit(0);
 }

@@ -23,6 +23,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "attach.h"
 #include "batch.h"
@@ -30,6 +31,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "migration.h"
+#include "options.h"
 #include "proof.h"
 #include "run.h"
 #include "verify.h"
@@ -102,6 +104,19 @@ is_to_prove(const DwMigration *m)
 	return m->proof && m->proof_present && !m->proven && m->open_drift == 0;
 }
 
+/* Has the verification grown old?  Nothing waits for the next one. */
+static bool
+is_to_recheck(const DwMigration *m)
+{
+	DwOptions	o;
+
+	if (!m->verified || !m->two_way || (m->phase != DW_READY && m->phase != DW_SWITCHED))
+		return false;
+	dw_options_read(m->options, &o);
+	return o.recheck_interval > 0 &&
+		GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(m->verified_at, (int64) o.recheck_interval * 1000);
+}
+
 DwWork
 dw_work_due(const DwMigration *m, const char **reason)
 {
@@ -142,6 +157,8 @@ dw_work_due(const DwMigration *m, const char **reason)
 			return DW_WORK_VERIFY;
 		*reason = "the mirror is not on both ways";
 	}
+	else if (m->mirror == DW_MIRROR_BOTH && is_to_recheck(m))
+		return DW_WORK_VERIFY;
 	return DW_WORK_NONE;
 }
 

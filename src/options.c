@@ -55,6 +55,8 @@ static const Option options[] = {
 	"how long one transaction of the backfill may take"},
 	{"max_rows_per_second", INT_OPTION, offsetof(DwOptions, max_rows_per_second), NULL, 0, "rows/s", "pg_dualwrite.max_rows_per_second", NULL,
 	"any time", "limit of the backfill; 0: none"},
+	{"recheck_interval", INT_OPTION, offsetof(DwOptions, recheck_interval), NULL, GUC_UNIT_S, "s", "pg_dualwrite.recheck_interval", NULL, "any time",
+	"how old a verification gets, in ready and switched, before every row is compared again; 0: any age"},
 	{"proof", BOOL_OPTION, offsetof(DwOptions, proof), NULL, 0, NULL, NULL, "false", "any time; takes ACCESS EXCLUSIVE in short tries",
 	"a check constraint makes the database refuse rows whose sides part, and dw_switch waits for the proof"},
 	{"max_wal_per_second", INT_OPTION, offsetof(DwOptions, max_wal_per_second), NULL, GUC_UNIT_KB, "kB/s", "pg_dualwrite.max_wal_per_second", NULL,
@@ -106,6 +108,7 @@ bad_value(const Option *option, const char *value)
 		appendStringInfoString(&known, "a number from 0 to 1");
 	else if (option->kind == INT_OPTION)
 		appendStringInfo(&known, "a number, %s or more%s", option->offset == offsetof(DwOptions, batch_time) ? "1" : "0",
+						 option->flags == GUC_UNIT_S ? " (in s, or a text with a unit, such as \"12h\")" :
 						 (option->flags & GUC_UNIT_TIME) ? " (in ms, or a text with a unit, such as \"5ms\")" :
 						 (option->flags & GUC_UNIT_MEMORY) ? " (in kB, or a text with a unit, such as \"16MB\")" : "");
 	else if (option->kind == TEXT_OPTION)
@@ -208,6 +211,7 @@ dw_options_read(Jsonb *object, DwOptions *result)
 	result->window = pstrdup(dw_default_window);
 	result->throttle_query = "";
 	result->sample_rate = 0;
+	result->recheck_interval = dw_default_recheck;
 	if (!JB_ROOT_IS_OBJECT(object))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

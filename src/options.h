@@ -23,6 +23,7 @@ typedef struct DwOptions
 	int			max_slot_retention; /* kB; 0: no limit but the server's */
 	const char *window;			/* empty: always */
 	const char *throttle_query; /* empty: none */
+	int			recheck_interval;	/* s; 0: never */
 	double		sample_rate;	/* of the writes, 0 to 1 */
 } DwOptions;
 

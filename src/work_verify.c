@@ -23,6 +23,9 @@
 #include "work.h"
 #include "worker.h"
 
+/* rest after a chunk of a recheck, in times of the chunk */
+#define RECHECK_REST 4
+
 void
 dw_work_unlock_pass(DwWorker *w)
 {
@@ -193,7 +196,8 @@ verify_member(DwWorker *w, DwMember *b, bool *restart)
 	p.finished = end >= nblocks;
 	p.batch_ms = dw_ms_since(start);
 	p.rows_per_second = p.batch_ms > 0 ? check.rows * 1000.0 / (p.batch_ms * 2) : 0;
-	w->rest_ms = (int) p.batch_ms;
+	/* where the last verification still counts, nobody waits for this one */
+	w->rest_ms = (int) p.batch_ms * (w->m->verified ? RECHECK_REST : 1);
 	dw_progress_put(b->id, "verify", &p);
 	dw_fault_at_commit("verify", w->m->name);
 	w->careful = false;
