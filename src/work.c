@@ -15,6 +15,8 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
@@ -48,6 +50,20 @@ dw_step_use(MemoryContext cxt)
 
 /* ---- transactions of the worker ---- */
 
+/*
+ * DROP EXTENSION locks the extension before anything of it.  So it waits for
+ * the step to end, or the step finds nothing there, and they never wait for
+ * each other's locks on our tables.
+ */
+static void
+lock_extension(void)
+{
+	Oid			extension = get_extension_oid("pg_dualwrite", true);
+
+	if (OidIsValid(extension))
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+}
+
 void
 dw_step_begin(void)
 {
@@ -57,6 +73,7 @@ dw_step_begin(void)
 	XactIsoLevel = XACT_READ_COMMITTED;
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 

@@ -198,13 +198,20 @@ sub worker_pid
 sub crashed
 {
 	my ($node, $sql, $test, %arg) = @_;
+	my $offset = -s $node->logfile;
 	my ($ret, $out, $err) = $node->psql($arg{db} || 'postgres', $sql);
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok($ret == 2 && $err =~ /server closed the connection unexpectedly|connection to server was lost/, $test)
 	  or diag("$sql\nexit code $ret\n$out\n$err");
-	$node->poll_query_until($arg{db} || 'postgres', undef, '') or die 'the server does not come back';
-	return;
+
+	# The postmaster may not know yet, and let others in for another moment.
+	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if slurp_file($node->logfile, $offset) =~ /database system is ready to accept connections/;
+		sleep 0.1;
+	}
+	die 'the server does not come back';
 }
 
 # What the log says when a process has crashed.
