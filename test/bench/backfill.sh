@@ -86,7 +86,7 @@ backfill_key() {
 	add_column
 	sql -c "SELECT bench_set_plpgsql('orders', ARRAY['$new'], ARRAY['${forward/$old/@$old}'])" > /dev/null
 	own_costs 'CALL bench_batches_by_key()'
-	sql -c 'DROP FUNCTION orders_fill() CASCADE' 2> /dev/null
+	sql -c 'DROP FUNCTION orders_fill() CASCADE'
 }
 
 backfill_block() {

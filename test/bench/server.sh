@@ -46,7 +46,7 @@ make_server() {
 	max_parallel_maintenance_workers = 0
 	log_checkpoints = off
 	CONF
-	target_env+=(PGHOST="$scratch" PGDATABASE=bench)
+	target_env+=(PGHOST="$scratch" PGDATABASE=bench PGOPTIONS='-c client_min_messages=warning')
 	start_server
 }
 

@@ -20,7 +20,6 @@ make_verified_table() { # CASE
 # shellcheck disable=SC2016
 verify_script() {
 	local round name statement
-	echo 'SET client_min_messages = error;'
 	echo 'SET enable_indexonlyscan = off;'
 	for ((round = 0; round <= verify_rounds; round++)); do
 		for name in count query chunks; do
