@@ -10,11 +10,10 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
-use IPC::Open3;
 use POSIX ();
-use Symbol 'gensym';
 use Time::HiRes 'sleep';
 
+use DWSession;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -254,51 +253,6 @@ sub check_log
 }
 
 # ---- writers ----
-
-# A psql that is fed statements one by one.
-sub session_open
-{
-	my ($connstr) = @_;
-	my $err = gensym;
-	my $s = { err => $err };
-
-	$s->{pid} = open3($s->{in}, $s->{out}, $err, 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $connstr);
-	$s->{in}->autoflush(1);
-	return $s;
-}
-
-sub session_close
-{
-	my ($s) = @_;
-
-	local $SIG{PIPE} = 'IGNORE';
-	close $s->{in};
-	waitpid $s->{pid}, 0;
-	return;
-}
-
-# Runs a statement.  Returns 'ok' and the rows, 'error' and its SQLSTATE, or
-# 'lost' if the connection went before an answer came.
-sub session_do
-{
-	my ($s, $sql) = @_;
-	my @rows;
-
-	local $SIG{PIPE} = 'IGNORE';
-	print { $s->{in} } "$sql;\n\\echo done :ERROR :SQLSTATE\n" or return ('lost');
-	while (defined(my $line = readline $s->{out}))
-	{
-		chomp $line;
-		if ($line =~ /^done (\w+) (\w*)$/)
-		{
-			return ('ok', @rows) if $1 eq 'false';
-			# what libpq itself says has no SQLSTATE
-			return $2 =~ /^(?:57P|08|$)/ ? ('lost') : ('error', $2);
-		}
-		push @rows, $line;
-	}
-	return ('lost');
-}
 
 # One writer.  It alone writes its keys (id modulo the number of writers), and
 # so knows what each must hold; all writers add to the shared rows.  kind: old
