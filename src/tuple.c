@@ -177,7 +177,7 @@ flags_before(HeapTuple tuple, TupleDesc desc, int first, uint16 *infomask)
 }
 
 static void
-fill_bitmap(bits8 *bits, HeapTuple tuple, int first, int natts, const bool *nulls)
+fill_bitmap(uint8 *bits, HeapTuple tuple, int first, int natts, const bool *nulls)
 {
 	if (HeapTupleHasNulls(tuple))
 	{
