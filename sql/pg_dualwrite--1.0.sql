@@ -465,7 +465,8 @@ COMMENT ON VIEW @extschema@.dw_faults IS 'the fault points of a rehearsal, a row
 GRANT SELECT ON @extschema@.dw_faults TO PUBLIC;
 
 CREATE VIEW @extschema@.dw_progress AS
-SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b.relation, m.phase,
+-- on a standby there is no worker, but what the primary's says of itself comes here, too
+SELECT w.here AS pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b.relation, m.phase,
        coalesce(w.state, 'no_worker') AS state,
        coalesce(p.blocks_total, 0) AS blocks_total, coalesce(p.blocks_done, 0) AS blocks_done, coalesce(p.rows_estimated, 0) AS rows_estimated,
        coalesce(p.rows_done, 0) AS rows_done, coalesce(p.rows_already, 0) AS rows_already, coalesce(p.rows_locked, 0) AS rows_locked,
@@ -479,16 +480,17 @@ SELECT w.pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS member, b
        w.throttle_value, w.throttle_limit,
        round(coalesce(p.throttled_ms, 0) / 1000.0, 3) AS throttled_seconds,
        coalesce((SELECT jsonb_object_agg(t.key, round(t.value::numeric / 1000, 3)) FROM jsonb_each_text(p.throttled_by) t), '{}') AS throttled_by,
-       coalesce(w.blocked_by, '{}') AS blocked_by, coalesce(p.batch_ms, 0) AS batch_ms, p.last_batch_at
+       CASE WHEN w.here IS NOT NULL THEN w.blocked_by ELSE '{}' END AS blocked_by, coalesce(p.batch_ms, 0) AS batch_ms, p.last_batch_at
   FROM dualwrite.migration m
   JOIN dualwrite.member b ON b.migration_id = m.id
   LEFT JOIN LATERAL (SELECT q.* FROM dualwrite.progress q WHERE q.member_id = b.id
                  ORDER BY q.pass <> CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END LIMIT 1) p ON true
-  LEFT JOIN LATERAL (SELECT k.* FROM dualwrite.worker k
-                      JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0
+  LEFT JOIN LATERAL (SELECT k.*, l.pid AS here FROM dualwrite.worker k
+                      LEFT JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0
                            AND l.classid = k.migration_id::oid AND l.pid = k.pid AND l.granted
                            AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-                     WHERE k.migration_id = m.id) w ON true
+                     WHERE k.migration_id = m.id
+                       AND (l.pid IS NOT NULL OR pg_is_in_recovery() AND k.heartbeat_at > clock_timestamp() - interval '1 minute')) w ON true
  CROSS JOIN pg_catalog.pg_database d
  WHERE d.datname = current_database() AND m.phase NOT IN ('finalized', 'aborted');
 COMMENT ON VIEW @extschema@.dw_progress IS 'one row an active member: how far its current pass (backfill or verification) is and what holds it';
@@ -511,6 +513,7 @@ WITH live AS (
      GROUP BY 1, 2
 ), base AS (
     SELECT m.*, l.pids, w.state AS w_state, w.reason AS w_reason, w.since AS w_since, w.heartbeat_at, w.blocked_by, w.replica_lag,
+           pg_is_in_recovery() AS standby,
            c.paused, c.reason AS pause_reason, c.since AS pause_since,
            m.home <> dualwrite.home() AS copied,
            m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch
@@ -553,6 +556,9 @@ WITH live AS (
                 WHEN s.failed THEN 'failed'
                 WHEN s.copied OR coalesce(s.paused, false) THEN 'paused'
                 WHEN s.mirror <> 'both' THEN 'waiting'
+                -- what the primary has reported lately
+                WHEN s.work AND s.standby THEN CASE WHEN greatest(s.heartbeat_at, s.last_batch_at) > clock_timestamp() - interval '1 minute'
+                                                    THEN coalesce(s.w_state, 'no_worker') ELSE 'no_worker' END
                 WHEN s.work AND s.pids IS NULL THEN 'no_worker'
                 WHEN s.work OR s.pids IS NOT NULL AND s.checking <> 0 THEN coalesce(s.w_state, 'running')
                 ELSE 'idle' END AS state_now,
@@ -573,10 +579,12 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
             WHEN 'failed' THEN CASE WHEN NOT coalesce(f.present, false) THEN 'the table was dropped'
                                     WHEN f.mine THEN f.last_error ELSE 'the error is shown to the owner' END
             WHEN 'paused' THEN CASE WHEN f.copied THEN 'this database is a restored copy of the one where the migration began' ELSE f.pause_reason END
-            WHEN 'waiting' THEN CASE WHEN f.mirror <> 'both' THEN format('the mirror is set to %s: writes make the sides part', f.mirror) ELSE f.w_reason END
-            WHEN 'no_worker' THEN 'no background worker is running for it'
+            WHEN 'waiting' THEN CASE WHEN f.mirror <> 'both' THEN format('the mirror is set to %s: writes make the sides part', f.mirror)
+                                     WHEN f.standby THEN coalesce(f.w_reason || '; ', '') || 'its worker is on the primary'
+                                     ELSE f.w_reason END
+            WHEN 'no_worker' THEN CASE WHEN f.standby THEN 'no background worker on the primary has reported for a minute' ELSE 'no background worker is running for it' END
             WHEN 'idle' THEN NULL
-            ELSE f.w_reason END AS state_reason,
+            ELSE CASE WHEN f.standby THEN coalesce(f.w_reason || '; ', '') || 'its worker is on the primary' ELSE f.w_reason END END AS state_reason,
        CASE f.state_now WHEN 'failed' THEN f.last_error_at WHEN 'paused' THEN f.pause_since WHEN 'idle' THEN f.phase_since ELSE f.w_since END AS state_since,
        CASE WHEN f.phase IN ('switched', 'finalized') THEN 'new' ELSE 'old' END AS authority,
        f.pct AS percent_done,
@@ -617,7 +625,8 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
            AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_old_written' WHERE b.migration_id = f.id) END AS old_side_written_at,
        CASE WHEN f.mine THEN (SELECT max(to_timestamp(nullif(dualwrite.sequence_value(q.oid), 1))) FROM dualwrite.member b JOIN pg_catalog.pg_class q ON q.relkind = 'S'
            AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = 'm' || b.id || '_new_written' WHERE b.migration_id = f.id) END AS new_side_written_at,
-       CASE WHEN f.phase IN ('finalized', 'aborted') THEN '-- nothing: the migration has ended'
+       -- a standby refuses verbs that write
+       regexp_replace(CASE WHEN f.phase IN ('finalized', 'aborted') THEN '-- nothing: the migration has ended'
             WHEN NOT coalesce(f.present, false) THEN format('SELECT dw_abort(%L); -- the table was dropped', f.name)
             WHEN f.failed AND f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- mend these rows (or CALL dw_reconcile), then dw_resume', f.name)
             WHEN f.failed THEN format('SELECT dw_resume(%L); -- once what last_error says is mended', f.name)
@@ -631,7 +640,8 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
             WHEN f.phase = 'ready' THEN format('SELECT dw_switch(%L); -- once every application version that is running can use the new side', f.name)
             WHEN f.two_way AND f.verified_at < f.phase_since THEN format('SELECT * FROM dw_verify(%L); -- dw_finalize needs a verification made after the switch', f.name)
             ELSE format('SELECT dw_finalize(%L); -- once no application version uses the old side%s', f.name,
-                        CASE WHEN f.two_way AND f.open_drift = 0 THEN '; until then dw_rollback is the way back' END) END AS next_step,
+                        CASE WHEN f.two_way AND f.open_drift = 0 THEN '; until then dw_rollback is the way back' END) END,
+            CASE WHEN f.standby THEN '^(?=SELECT (dw_|\* FROM dw_verify))' ELSE '$^' END, '-- on the primary: ') AS next_step,
        f.started_at, f.finished_at,
        CASE WHEN f.phase IN ('finalized', 'aborted') THEN NULL WHEN NOT f.proof THEN 'off' WHEN f.proven THEN 'proven'
             WHEN f.proof_present THEN 'checking' ELSE 'waiting' END AS proof,

@@ -91,7 +91,7 @@ max_prepared_transactions = 5
 autovacuum_naptime = 1
 autovacuum_vacuum_threshold = 200
 checkpoint_timeout = 30
-log_line_prefix = '%m [%p] %b %a '
+log_line_prefix = '%m [%p] %b %a %e '
 log_min_messages = warning
 pg_dualwrite.inline_limit = 0
 pg_dualwrite.lock_retries = 20
@@ -626,7 +626,7 @@ sub recover
 sub log_complaints
 {
 	open my $in, '<', "$dir/server.log" or return ();
-	return grep { /PANIC:|TRAP:|terminated by signal (?:4|6|7|8|11):|reference leak|refcount leak|you don't own a lock|XX000|cache lookup failed|invalid page|could not open relation with OID/ } <$in>;
+	return grep { /PANIC:|TRAP:|terminated by signal (?:4|6|7|8|11):|reference leak|refcount leak|you don't own a lock|XX000 (?:ERROR|FATAL):  (?!fault point)|XX000 LOG:  pg_dualwrite worker of migration \d+: (?!fault point)|cache lookup failed|invalid page|could not open relation with OID/ } <$in>;
 }
 
 sub report

@@ -39,6 +39,12 @@ $primary->wait_for_catchup($standby);
 is(answer($standby, "SELECT dw_side('m')"), 'old', 'dw_side');
 is(answer($standby, "SET pg_dualwrite.side = new; SELECT dw_side('m')"), 'new', 'dw_side of a session that has chosen');
 status_is($standby, 'm', 'phase', 'backfilling', 'dw_status');
+wait_until($standby, <<SQL, '... does not claim a worker of its own, and says what the primary reported');
+SELECT state IN ('running', 'throttled') AND state_reason ~ 'its worker is on the primary\$' AND worker_pids = '{}' AND blockers = '{}'
+  FROM dw_status WHERE migration = 'm'
+SQL
+is(answer($standby, "SELECT pid IS NULL AND state IN ('running', 'throttled') AND blocked_by = '{}' FROM dw_progress"), 't', '... nor does dw_progress');
+is(answer($standby, 'SELECT count(*) FROM dw_faults WHERE action IS NOT NULL'), 0, 'dw_faults');
 is(answer($standby, "SELECT count(*) FROM dw_progress WHERE blocks_done < blocks_total"), 1, 'dw_progress');
 is(answer($standby, "SELECT event FROM dw_events WHERE migration = 'm' ORDER BY at LIMIT 1"), 'begin', 'dw_events');
 is(answer($standby, "SELECT count(*) FROM dw_drift"), 0, 'dw_drift');
@@ -63,11 +69,19 @@ foreach my $verb (
 	"dw_rollback('m')",
 	"dw_finalize('m')",
 	"dw_abort('m')",
+	"dw_fault('mirror_before')",
+	"dw_fault_off()",
 	"dw_ensure_workers()")
 {
 	sql_fails($standby, "SELECT $verb", '25006', qr/cannot execute/, "$verb is refused");
 }
 sql_fails($standby, "CALL dw_reconcile('m')", '25006', qr/cannot execute/, 'dw_reconcile is refused');
+answer($primary, "SELECT dw_pause('m', 'for a look')");
+$primary->wait_for_catchup($standby);
+is(answer($standby, "SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'm'"),
+	"paused|for a look|-- on the primary: SELECT dw_resume('m'); -- it is paused", 'what to do next is for the primary');
+answer($primary, "SELECT dw_resume('m')");
+wait_until($standby, "SELECT state IN ('running', 'throttled') FROM dw_status WHERE migration = 'm'");
 
 # --- promotion in the middle of the backfill ---
 
