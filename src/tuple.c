@@ -139,7 +139,7 @@ append(char *p, Form_pg_attribute att, Datum value, uint16 *infomask)
 static bool
 null_before(HeapTuple tuple, int n)
 {
-	bits8	   *bits = tuple->t_data->t_bits;
+	uint8	   *bits = tuple->t_data->t_bits;
 
 	if (!HeapTupleHasNulls(tuple))
 		return false;
