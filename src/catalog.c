@@ -826,11 +826,11 @@ dw_drift_last(void)
 }
 
 /*
- * Sets a sequence of a member, or (value 0) advances it.  A sequence, because
+ * Sets a sequence of a member, or (value 0) advances it so many times.  A sequence, because
  * nobody waits for another writer of a sequence, and it doesn't bloat.
  */
 static void
-touch_sequence(int member_id, const char *what, int64 value)
+touch_sequence(int member_id, const char *what, int64 value, int times)
 {
 	char		name[NAMEDATALEN];
 	Oid			seq;
@@ -845,7 +845,7 @@ touch_sequence(int member_id, const char *what, int64 value)
 	SetUserIdAndSecContext(dw_own_role(), sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	if (value)
 		DirectFunctionCall2(setval_oid, ObjectIdGetDatum(seq), Int64GetDatum(value));
-	else
+	for (int i = 0; value == 0 && i < times; i++)
 		(void) nextval_internal(seq, false);
 	SetUserIdAndSecContext(userid, sec_context);
 }
@@ -853,19 +853,20 @@ touch_sequence(int member_id, const char *what, int64 value)
 void
 dw_side_written(int member_id, DwSide side)
 {
-	touch_sequence(member_id, side == DW_OLD ? "old_written" : "new_written", (int64) time(NULL));
+	touch_sequence(member_id, side == DW_OLD ? "old_written" : "new_written", (int64) time(NULL), 1);
 }
 
 void
 dw_loss_count(int member_id)
 {
-	touch_sequence(member_id, "losses", 0);
+	touch_sequence(member_id, "losses", 0, 1);
 }
 
 void
-dw_sample_count(int member_id, bool drift)
+dw_sample_count(int member_id, int n, bool drift)
 {
-	touch_sequence(member_id, drift ? "sample_drift" : "samples", 0);
+	if (n > 0)
+		touch_sequence(member_id, drift ? "sample_drift" : "samples", 0, n);
 }
 
 int64

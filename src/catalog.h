@@ -247,8 +247,8 @@ extern int64 dw_drift_last(void);
 extern void dw_loss_count(int member_id);
 extern int64 dw_loss_counted(DwMigration *m);
 
-/* Counts a write that was read back; drift: again, if it had drifted. */
-extern void dw_sample_count(int member_id, bool drift);
+/* Counts n writes that were read back; drift: those of them that had drifted. */
+extern void dw_sample_count(int member_id, int n, bool drift);
 
 /* the sequence that remembers when a side was last written gets now's value */
 extern void dw_side_written(int member_id, DwSide side);

@@ -150,8 +150,8 @@ make_keys(Sample *s, Relation index, ScanKey keys)
 	return true;
 }
 
-/* The stored row: does one side follow from the other? */
-static void
+/* The stored row: does one side follow from the other?  True if it has drifted. */
+static bool
 compare(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 {
 	DwSide		target = DW_OTHER(DW_AUTHORITY(rule->cfg.phase));
@@ -163,18 +163,17 @@ compare(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 
 	dw_rule_reset(rule);
 	ExecStoreHeapTuple(tup, slot, false);
-	dw_sample_count(rule->cfg.member_id, false);
 	if (dw_rule_consistent(rule, slot, NULL, NULL))
-		return;
+		return false;
 
 	/* what can't be converted the mirror has recorded itself */
 	if (!rule->side[target].derivable || !dw_rule_derive(rule, target, slot, values, nulls, &error))
-		return;
-	dw_sample_count(rule->cfg.member_id, true);
+		return false;
 	key = dw_rule_key_texts(rule, slot, &key_null);
 	dw_drift_record(rule->cfg.member_id, &tup->t_self, key, key_null,
 					dw_rule_side_texts(rule, DW_OLD, slot), dw_rule_side_texts(rule, DW_NEW, slot),
 					"drift", NULL, "a write was read back, and its sides don't follow from each other", false);
+	return true;
 }
 
 /* Samples from the first on that are of the same member and writer; returns how many. */
@@ -188,6 +187,8 @@ read_back(List *list, int first)
 	TupleTableSlot *slot = NULL;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	int			n = 0;
+	int			compared = 0;
+	int			drifted = 0;
 
 	if (rel != NULL)
 	{
@@ -216,12 +217,17 @@ read_back(List *list, int first)
 			continue;
 		scan = systable_beginscan(rel, RelationGetRelid(index), true, SnapshotSelf, next->nkey, keys);
 		if (HeapTupleIsValid(tup = systable_getnext(scan)))
-			compare(rule, tup, slot);
+		{
+			compared++;
+			drifted += compare(rule, tup, slot);
+		}
 		ExecClearTuple(slot);
 		systable_endscan(scan);
 	}
 	if (rule)
 	{
+		dw_sample_count(s->member_id, compared, false);
+		dw_sample_count(s->member_id, drifted, true);
 		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, AccessShareLock);
 	}
