@@ -66,9 +66,10 @@ missing_packages() { # PACKAGE...
 }
 
 # Install with apt what is missing. Debian's PostgreSQL packages would make and
-# start a cluster; nobody asked for one.
+# start a cluster, others start a service; nobody asked for one.
 need_packages() { # PACKAGE...
 	local missing conf=/etc/postgresql-common/createcluster.conf made_conf=
+	local policy=/usr/sbin/policy-rc.d made_policy=
 	missing=$(missing_packages "$@")
 	[ -n "$missing" ] || return 0
 	say "installing with apt: $missing"
@@ -77,9 +78,15 @@ need_packages() { # PACKAGE...
 		mkdir -p "${conf%/*}"
 		say 'create_main_cluster = false' > "$conf"
 	fi
+	if [ ! -e "$policy" ]; then
+		made_policy=1
+		printf '#!/bin/sh\nexit 101\n' > "$policy"
+		chmod +x "$policy"
+	fi
 	retry quietly apt-get -q update
 	# shellcheck disable=SC2086
 	retry quietly apt-get -qy -o Acquire::Retries=5 install --no-install-recommends $missing
+	[ -z "$made_policy" ] || rm -f "$policy"
 	if [ -n "$made_conf" ]; then      # from now on the packages' own settings hold
 		rm -f "$conf"
 		[ ! -e "$conf.ucf-dist" ] || mv "$conf.ucf-dist" "$conf"
