@@ -108,7 +108,7 @@ sub summary
 		push @order, $name unless $group{$name};
 		push @{$group{$name}}, $bar;
 	}
-	print "| | | best | worst | bar | |\n|---|---|---|---|---|---|\n";
+	print "| bar | what is compared | best | worst | at most | |\n|---|---|---|---|---|---|\n";
 	foreach my $name (@order)
 	{
 		my @all = sort { $a->{value} <=> $b->{value} } @{$group{$name}};
