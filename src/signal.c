@@ -416,7 +416,7 @@ read_window(ReadCall *c)
 		return;
 	strlcpy(c->r->subject, c->o->window, sizeof(c->r->subject));
 	c->r->value = dw_window_opens_in(&window, (pg_time_t) time(NULL));
-	c->r->forced = c->r->value > 0;
+	c->r->stop = 1;
 }
 
 static void

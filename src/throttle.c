@@ -216,6 +216,7 @@ dw_throttle_go(DwWorker *w, bool filling)
 	DwThrottle *t = &w->throttle;
 	instr_time	start;
 
+	t->filling = filling;
 	if (!t->ticking || dw_ms_since(t->ticked) >= TICK_MS)
 		tick(w, filling);
 	if (!t->pace.stopped || t->pace.let_one)
@@ -363,6 +364,8 @@ dw_throttle_report(DwWorker *w)
 	DwThrottle *t = &w->throttle;
 	DwMember   *b = list_nth(w->m->members, w->member);
 
+	if (t->filling && t->was_stopped)
+		dw_work_fill_announce(b);
 	for (int i = 0; i < HELD_KINDS; i++)
 		if (t->held_ms[i] >= 1 && dw_progress_throttled(b->id, held_name(i), (int64) t->held_ms[i]))
 			t->held_ms[i] -= (int64) t->held_ms[i];

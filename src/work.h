@@ -88,6 +88,7 @@ extern void dw_work_build(DwWorker *w);
 
 /* One batch of the backfill (work_fill.c), one chunk of the verification (work_verify.c), each with the rest after it. */
 extern void dw_work_fill(DwWorker *w);
+extern void dw_work_fill_announce(DwMember *b);
 extern void dw_work_verify(DwWorker *w);
 
 /* Gives up the lock of the pass in chunks, if the worker has it. */

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/table.h"
 #include "executor/instrument.h"
 #include "storage/bufmgr.h"
@@ -17,6 +18,7 @@
 #include "fault.h"
 #include "migration.h"
 #include "rule.h"
+#include "run.h"
 #include "work.h"
 #include "worker.h"
 
@@ -65,6 +67,19 @@ start_fill(DwMember *b, Relation rel, DwProgress *p)
 	p->rows_estimated = dw_work_estimate_rows(rel, p->blocks_total);
 	dw_progress_start(b->id, "fill", p);
 	dw_skipped_clear(b->id);
+}
+
+/* So that progress can be seen, and held-back time be added up, before the first batch. */
+void
+dw_work_fill_announce(DwMember *b)
+{
+	DwProgress	p;
+	Relation	rel;
+
+	if (dw_progress_get(b->id, "fill", &p) || (rel = dw_peek(b->relid)) == NULL)
+		return;
+	start_fill(b, rel, &p);
+	relation_close(rel, AccessShareLock);
 }
 
 /* One batch of one member.  Returns true if the member is through. */
