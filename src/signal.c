@@ -5,7 +5,8 @@
  * A table with one function a signal.  Each is read in a transaction of its
  * own, so that no snapshot is held from one to the next and an error of one is
  * nothing to the others: it is an unreadable signal, which the pace knows how
- * to deal with.  All of them together take about a millisecond.
+ * to deal with.  All of them together take half a millisecond
+ * (measured with one standby; log_min_messages = debug1 shows each tick).
  *
  * Replica lag is measured here, not taken from pg_stat_replication's lag
  * columns: those freeze when a standby hangs, and are null when it is idle.  The

@@ -122,6 +122,7 @@ tick(DwWorker *w, bool filling)
 		t->said[i] = r->on && !r->known;
 	}
 	dw_pace_tick(&t->pace, DW_SIGNALS, t->readings, seconds, max_wal(w));
+	elog(DEBUG1, "tick of the throttle: %.2f ms, %.0f bytes of WAL a second", dw_ms_since(t->ticked), t->pace.wal_rate);
 }
 
 /* ---- resting ---- */
