@@ -72,7 +72,7 @@ RESET ROLE;
 DROP ROLE regress_dw_nobody;
 
 -- the settings
-SELECT name, setting, unit, context, vartype, min_val, max_val, enumvals
+SELECT name, boot_val AS setting, unit, context, vartype, min_val, max_val, enumvals
   FROM pg_settings WHERE name LIKE 'pg\_dualwrite.%' ORDER BY name COLLATE "C";
 SET pg_dualwrite.no_such_setting = 1;
 

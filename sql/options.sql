@@ -38,6 +38,12 @@ SELECT dw_set('op', '{"recheck_interval": null}');
 SELECT dw_set('op', '{"subscribers_ready": 7}');
 SELECT dw_set('op', '{"subscribers_ready": false}');
 \echo :SQLSTATE
+SELECT dw_set('op', '{"workers": 0}');
+SELECT dw_set('op', '{"workers": 65}');
+SELECT dw_set('op', '{"vacuum": "sometimes"}');
+SELECT dw_set('op', '{"workers": 2, "vacuum": false}');
+SELECT name, setting, source FROM dw_options WHERE migration = 'op' AND name IN ('workers', 'vacuum') ORDER BY name COLLATE "C";
+SELECT dw_set('op', '{"workers": null, "vacuum": null}');
 SELECT dw_set('op', '{"subscribers_ready": true}');
 SELECT dw_set('op', '[]');
 SELECT dw_set('op', '"mirror"');
@@ -50,7 +56,7 @@ DO $$
 DECLARE
     k text;
 BEGIN
-    FOREACH k IN ARRAY '{carry,follow_references,new_reads_percent,workers,vacuum}'::text[] LOOP
+    FOREACH k IN ARRAY '{carry,follow_references,new_reads_percent}'::text[] LOOP
         BEGIN
             PERFORM dw_set('op', jsonb_build_object(k, NULL));
             RAISE NOTICE '% is accepted', k;

@@ -93,7 +93,9 @@ CREATE TABLE dualwrite.member (
 
 /*
  * How far a pass over a member has come; stored in the commit of each batch.
- * blocks_done is the first block that may hold a row not yet visited.
+ * A large table is filled in parts, so that several workers can share it: a
+ * part is blocks_total blocks from first_block on, and the first of them that
+ * may hold a row not yet visited is first_block + blocks_done.
  */
 CREATE TABLE dualwrite.progress (
     member_id       integer NOT NULL,
@@ -105,6 +107,7 @@ CREATE TABLE dualwrite.progress (
     losses          bigint NOT NULL DEFAULT 0,
     marks           text,
     snapshot        pg_snapshot,
+    first_block     bigint NOT NULL DEFAULT 0,
     blocks_total    bigint NOT NULL,
     blocks_done     bigint NOT NULL DEFAULT 0,
     rows_estimated  bigint NOT NULL DEFAULT 0,
@@ -483,8 +486,15 @@ SELECT w.here AS pid, d.oid AS datid, d.datname, m.name AS migration, b.ord AS m
        CASE WHEN w.here IS NOT NULL THEN w.blocked_by ELSE '{}' END AS blocked_by, coalesce(p.batch_ms, 0) AS batch_ms, p.last_batch_at
   FROM dualwrite.migration m
   JOIN dualwrite.member b ON b.migration_id = m.id
-  LEFT JOIN LATERAL (SELECT q.* FROM dualwrite.progress q WHERE q.member_id = b.id
-                 ORDER BY q.pass <> CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END LIMIT 1) p ON true
+  LEFT JOIN LATERAL (SELECT q.pass, sum(q.blocks_total)::bigint AS blocks_total, sum(q.blocks_done)::bigint AS blocks_done, sum(q.rows_estimated)::bigint AS rows_estimated,
+                            sum(q.rows_done)::bigint AS rows_done, sum(q.rows_already)::bigint AS rows_already, sum(q.rows_locked)::bigint AS rows_locked,
+                            sum(q.rows_failed)::bigint AS rows_failed, sum(q.rows_per_second) FILTER (WHERE NOT q.finished) AS rows_per_second,
+                            sum(q.wal_bytes)::bigint AS wal_bytes, sum(q.throttled_ms) AS throttled_ms, min(q.started_at) AS started_at,
+                            max(q.last_batch_at) AS last_batch_at,
+                            (array_agg(q.batch_ms ORDER BY q.last_batch_at DESC NULLS LAST))[1] AS batch_ms,
+                            (array_agg(q.throttled_by ORDER BY q.part))[1] AS throttled_by
+                       FROM dualwrite.progress q WHERE q.member_id = b.id GROUP BY q.pass
+                      ORDER BY q.pass <> CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END LIMIT 1) p ON true
   LEFT JOIN LATERAL (SELECT k.*, l.pid AS here FROM dualwrite.worker k
                       LEFT JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0
                            AND l.classid = k.migration_id::oid AND l.pid = k.pid AND l.granted
@@ -498,9 +508,9 @@ GRANT SELECT ON @extschema@.dw_progress TO PUBLIC;
 
 CREATE VIEW @extschema@.dw_status AS
 WITH live AS (
-    SELECT l.classid::integer AS migration_id, array_agg(l.pid ORDER BY l.pid) AS pids
+    SELECT l.classid::integer AS migration_id, array_agg(l.pid ORDER BY l.objid) AS pids
       FROM pg_catalog.pg_locks l
-     WHERE l.locktype = 'advisory' AND l.objsubid = 208 AND l.objid = 0 AND l.granted
+     WHERE l.locktype = 'advisory' AND l.objsubid = 208 AND l.granted
        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
      GROUP BY 1
 ), prog AS (
@@ -593,8 +603,7 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
        CASE WHEN f.work AND f.blocks_done > 0 AND f.last_batch_at > f.pass_started
             THEN justify_interval(date_trunc('second', (f.last_batch_at - f.pass_started) * ((f.blocks_total - f.blocks_done)::float8 / f.blocks_done))) END AS time_left,
        CASE WHEN f.phase = 'backfilling' OR f.heal
-            -- before the first range of a table that was never analyzed, nobody knows
-            THEN greatest(f.skipped, (nullif(f.rows_estimated, 0) * (1 - f.blocks_done::float8 / greatest(f.blocks_total, 1)))::bigint) ELSE 0 END AS pending_rows,
+            THEN greatest(f.skipped, (f.rows_estimated * (1 - f.blocks_done::float8 / greatest(f.blocks_total, 1)))::bigint) ELSE 0 END AS pending_rows,
        CASE WHEN f.phase = 'backfilling' OR f.heal THEN clock_timestamp() - coalesce(f.pass_started, f.phase_since) END AS pending_age,
        CASE WHEN dualwrite.may_monitor() AND f.pids IS NOT NULL THEN f.replica_lag END AS replica_lag,
        f.open_drift - f.open_unconvertible AS drifted,

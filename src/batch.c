@@ -21,9 +21,12 @@
  * and indexes.  So a range is visited many times, and each visit updates only
  * a slice of each page's rows (SLICE of them, at least one): the first slice
  * moves off the page, later ones fit as HOT updates into the room that its
- * dead versions left, once these are pruned.  Pages of few rows are visited
- * every few passes instead.  The figures are measured: 6.5 % keeps the leaf
- * pages of an index from splitting, ranges of 64 to 256 blocks do equally well.
+ * dead versions left, once these are pruned.  Where versions are dead but can't
+ * be pruned yet, because somebody's snapshot still sees them, the page is left
+ * for a later visit (unless the caller has waited enough).
+ * Pages of few rows are visited every few passes.  The figures are measured:
+ * 6.5 % keeps the leaf pages of an index from splitting, ranges of 64 to 256
+ * blocks do equally well.
  */
 #include "postgres.h"
 
@@ -46,6 +49,7 @@
 #include "writer.h"
 
 #define SLICE 0.065				/* of a page's rows a visit */
+#define STARVED_PAGES 4			/* that end a batch */
 #define FEW_ROWS 15				/* pages with fewer are visited every few passes */
 
 void
@@ -53,18 +57,9 @@ dw_range_init(DwRange *range, BlockNumber start, int nblocks)
 {
 	memset(range, 0, sizeof(*range));
 	range->start = start;
-	range->nblocks = nblocks;
+	range->nblocks = range->left = nblocks;
 	for (int i = 0; i < nblocks; i++)
 		range->next[i] = FirstOffsetNumber;
-}
-
-bool
-dw_range_done(const DwRange *range)
-{
-	for (int i = 0; i < range->nblocks; i++)
-		if (!range->done[i])
-			return false;
-	return true;
 }
 
 void
@@ -76,6 +71,9 @@ dw_range_clip(DwRange *range, BlockNumber nblocks)
 		range->nblocks = nblocks - range->start;
 	if (range->cursor >= range->nblocks)
 		range->cursor = 0;
+	range->left = 0;
+	for (int i = 0; i < range->nblocks; i++)
+		range->left += !range->done[i];
 }
 
 bool
@@ -167,17 +165,22 @@ typedef enum Outcome
 	FAILED
 } Outcome;
 
-/* Rules of the other migrations of the table. */
+/* Rules of the other migrations of the table: those whose triggers it has. */
 static List *
 other_rules(DwRule *rule, Relation rel)
 {
+	TriggerDesc *desc = rel->trigdesc;
+	Oid			mirror = desc && desc->numtriggers > 1 ? dw_mirror_function() : InvalidOid;
 	List	   *others = NIL;
-	ListCell   *lc;
 
-	foreach(lc, dw_members_of(RelationGetRelid(rel), rule->cfg.member_id))
+	for (int i = 0; OidIsValid(mirror) && i < desc->numtriggers; i++)
 	{
-		DwRule	   *other = dw_rule_open(lfirst_int(lc), rel);
+		Trigger    *t = &desc->triggers[i];
+		DwRule	   *other;
 
+		if (t->tgfoid != mirror || t->tgnargs != 1 || atoi(t->tgargs[0]) == rule->cfg.member_id)
+			continue;
+		other = dw_rule_open(atoi(t->tgargs[0]), rel);
 		if (other)
 			others = lappend(others, other);
 	}
@@ -268,7 +271,7 @@ store_row(DwRule *rule, List *others, DwWriter *writer, HeapTuple tup, TupleTabl
 		cols[n] = side->cols[n].attnum;
 	foreach(lc, others)
 		serve_other(lfirst(lc), tup, slot, &n, cols, values, nulls);
-	switch (dw_writer_update(writer, tup, locked, n, cols, values, nulls))
+	switch (dw_writer_update(writer, tup, slot, locked, n, cols, values, nulls))
 	{
 		case DW_WRITE_LOCKED:
 			return LOCKED;
@@ -341,45 +344,109 @@ store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, Tuple
 
 /* ---- one page ---- */
 
+/* What a page looks like before any of its rows are taken. */
+typedef struct PageLook
+{
+	int			rows;			/* versions on it */
+	int			size;			/* bytes of one, with its line pointer */
+	int			room;			/* bytes that are free */
+	bool		dead;			/* there are versions that can be pruned before long */
+} PageLook;
+
+/* The page is locked. */
+static PageLook
+look_at(Page page, OffsetNumber maxoff, HeapTuple tup, Snapshot snapshot, Buffer buf)
+{
+	PageLook	look = {0};
+	Size		bytes = 0;
+
+	for (OffsetNumber off = FirstOffsetNumber; off <= maxoff; off++)
+	{
+		ItemId		lp = PageGetItemId(page, off);
+
+		if (!ItemIdIsNormal(lp))
+			continue;
+		look.rows++;
+		bytes += ItemIdGetLength(lp);
+		tup->t_data = (HeapTupleHeader) PageGetItem(page, lp);
+		if (look.dead || (tup->t_data->t_infomask & HEAP_XMAX_INVALID) || HEAP_XMAX_IS_LOCKED_ONLY(tup->t_data->t_infomask))
+			continue;
+		tup->t_len = ItemIdGetLength(lp);
+		ItemPointerSetOffsetNumber(&tup->t_self, off);
+		look.dead = !HeapTupleSatisfiesVisibility(tup, snapshot, buf);
+	}
+	if (look.rows > 0)
+	{
+		look.size = MAXALIGN(bytes / look.rows) + sizeof(ItemIdData);
+		look.room = PageGetHeapFreeSpace(page);
+	}
+	return look;
+}
+
 /*
- * Takes up to quota row versions that may need filling off a page, going on
- * where the last visit ended.  Copies, because the page is unlocked before
- * anything is computed.
+ * How many rows a visit may take: a slice.  Those of them that don't fit move
+ * off the page, a tenth of all rows or so, as rows grow and a HOT update costs a
+ * line pointer.  But where versions are about to be pruned, there will be room:
+ * the page is left alone (*starved), or gets what fits.  `left` rows are still
+ * to be taken from it.
  */
 static int
-collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples)
+quota(const PageLook *look, int left, const DwRange *range, int i, DwBatch *batch, bool *starved)
+{
+	int			slice = Max(1, (int) (look->rows * SLICE + 0.5));
+	int			fit;
+
+	if (look->rows == 0)
+		return 1;				/* nothing on it: to be done with it */
+	if (look->rows < FEW_ROWS && (range->pass + i) % (FEW_ROWS / look->rows) != 0)
+		return 0;
+	if (!look->dead || batch->plain)
+		return slice;
+	fit = look->room / (look->size + (int) (MAXALIGN(Max(range->growth, 0)) + sizeof(ItemIdData)));
+	if (fit >= slice || fit >= left)
+		return slice;
+	*starved = fit <= slice / 2;
+	return *starved ? 0 : fit;
+}
+
+/*
+ * Takes row versions that may need filling off a page, going on where the last
+ * visit ended.  Copies, because the page is unlocked before anything is
+ * computed.
+ */
+static int
+collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples, DwBatch *batch, bool *starved)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, range->start + i, RBM_NORMAL, NULL);
 	Page		page;
 	OffsetNumber maxoff;
 	OffsetNumber off;
-	int			rows = 0;
-	int			quota;
+	HeapTupleData tup;
+	PageLook	look;
 	int			n = 0;
 
 	dw_prune(rel, buf);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buf);
 	maxoff = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
-	for (off = FirstOffsetNumber; off <= maxoff; off++)
-		rows += ItemIdIsNormal(PageGetItemId(page, off));
-	quota = Max(1, (int) (rows * SLICE));
-	if (rows > 0 && rows < FEW_ROWS && (range->pass + i) % (FEW_ROWS / rows) != 0)
-		quota = 0;
-	quota = Min(quota, max_rows);
+	tup.t_tableOid = RelationGetRelid(rel);
+	ItemPointerSet(&tup.t_self, range->start + i, FirstOffsetNumber);
+	look = look_at(page, maxoff, &tup, snapshot, buf);
+	if (range->last[i] == InvalidOffsetNumber)
+		range->last[i] = maxoff;
+	maxoff = Min(maxoff, range->last[i]);	/* versions that came later have passed the mirror */
+	max_rows = Min(max_rows, quota(&look, maxoff - range->next[i] + 1, range, i, batch, starved));
 
-	for (off = range->next[i]; off <= maxoff && n < quota; off++)
+	for (off = range->next[i]; off <= maxoff && n < max_rows; off++)
 	{
 		ItemId		lp = PageGetItemId(page, off);
-		HeapTupleData tup;
 
 		if (!ItemIdIsNormal(lp))
 			continue;
 		tup.t_data = (HeapTupleHeader) PageGetItem(page, lp);
 		tup.t_len = ItemIdGetLength(lp);
-		tup.t_tableOid = RelationGetRelid(rel);
-		ItemPointerSet(&tup.t_self, range->start + i, off);
+		ItemPointerSetOffsetNumber(&tup.t_self, off);
 		if (!rule->cfg.heal && dw_rule_age(rule, tup.t_data) == DW_AGE_AFTER)
 			continue;
 		if (!HeapTupleSatisfiesVisibility(&tup, snapshot, buf))
@@ -388,14 +455,19 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 	}
 	range->next[i] = off;
 	if (off > maxoff)
+	{
 		range->done[i] = true;
+		range->left--;
+		*starved = false;
+	}
 	UnlockReleaseBuffer(buf);
 	return n;
 }
 
 /* Works on the rows taken off a page. */
 static void
-fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n, DwBatch *batch)
+fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n,
+		  DwRange *range, DwBatch *batch)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -418,6 +490,8 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 			dw_heal_leave(rule, slot, &tup->t_self);
 			outcome = FAILED;
 		}
+		if (outcome == WRITTEN && writer)
+			range->growth += (writer->growth - range->growth) / 4;
 		batch->written += outcome == WRITTEN;
 		batch->already += outcome == UNCHANGED && verdict != SKIP;
 		batch->failed += outcome == FAILED;
@@ -450,12 +524,14 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
 	List	   *others = other_rules(rule, rel);
 	DwWriter   *writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
+	int			starved = 0;	/* pages in a row where nothing can be pruned yet */
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
 	while (!dw_range_done(range))
 	{
 		int			room = batch->max_rows - batch->written - batch->failed;
+		bool		wait = false;
 		instr_time	now;
 
 		CHECK_FOR_INTERRUPTS();
@@ -467,13 +543,20 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 			INSTR_TIME_SUBTRACT(now, start);
 			if (room <= 0 || batch->waited || INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
 				break;
-			n = collect(rule, rel, range, range->cursor, room, tuples);
-			fill_rows(rule, others, rel, writer, slot, tuples, n, batch);
+			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &wait);
+			fill_rows(rule, others, rel, writer, slot, tuples, n, range, batch);
+			starved = wait ? starved + 1 : 0;
 		}
 		if (++range->cursor >= range->nblocks)
 		{
 			range->cursor = 0;
 			range->pass++;
+		}
+		/* the pages behind these were updated later */
+		if (starved > 0 && starved >= Min(STARVED_PAGES, range->left))
+		{
+			batch->starved = true;
+			break;
 		}
 	}
 	if (writer)
@@ -482,11 +565,11 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 }
 
 void
-dw_range_free_space(Relation rel, const DwRange *range)
+dw_range_free_space(Relation rel, BlockNumber start, int nblocks)
 {
-	for (int i = 0; i < range->nblocks; i++)
+	for (int i = 0; i < nblocks; i++)
 	{
-		Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, range->start + i, RBM_NORMAL, NULL);
+		Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, start + i, RBM_NORMAL, NULL);
 		Size		space;
 
 		CHECK_FOR_INTERRUPTS();
@@ -494,9 +577,9 @@ dw_range_free_space(Relation rel, const DwRange *range)
 		LockBuffer(buf, BUFFER_LOCK_SHARE);
 		space = PageGetHeapFreeSpace(BufferGetPage(buf));
 		UnlockReleaseBuffer(buf);
-		RecordPageWithFreeSpace(rel, range->start + i, space);
+		RecordPageWithFreeSpace(rel, start + i, space);
 	}
-	FreeSpaceMapVacuumRange(rel, range->start, range->start + range->nblocks);
+	FreeSpaceMapVacuumRange(rel, start, start + nblocks);
 }
 
 /* ---- repairs ---- */

@@ -22,14 +22,21 @@ typedef struct DwRange
 {
 	BlockNumber start;
 	int			nblocks;
+	int			left;			/* blocks that are not done */
 	int			cursor;			/* block to visit next, from start */
 	int			pass;			/* how often all blocks have been visited */
+	int			growth;			/* bytes that a row grows by, smoothed */
 	OffsetNumber next[DW_RANGE_BLOCKS]; /* line pointer to go on with */
+	OffsetNumber last[DW_RANGE_BLOCKS]; /* ... and to end with: the last there was at the first visit */
 	bool		done[DW_RANGE_BLOCKS];
 } DwRange;
 
 extern void dw_range_init(DwRange *range, BlockNumber start, int nblocks);
-extern bool dw_range_done(const DwRange *range);
+static inline bool
+dw_range_done(const DwRange *range)
+{
+	return range->left == 0;
+}
 
 /* The heap has nblocks now: what lies beyond is gone, with all rows. */
 extern void dw_range_clip(DwRange *range, BlockNumber nblocks);
@@ -40,6 +47,8 @@ typedef struct DwBatch
 	int			max_rows;		/* in: rows to write at most */
 	double		max_ms;			/* in: time to take at most */
 	bool		careful;		/* in: every row in a subtransaction of its own */
+	bool		plain;			/* in: don't wait for dead versions to be pruned */
+	bool		starved;		/* nothing to do before dead versions can be pruned */
 	bool		waited;			/* one of them was waited for in vain: the batch is over */
 	int			written;
 	int			already;		/* were consistent */
@@ -61,8 +70,8 @@ extern bool dw_error_of_row(int sqlerrcode);
 /* ... or that someone was in the way? */
 extern bool dw_error_of_lock(int sqlerrcode);
 
-/* tell the free space map what the range has room for */
-extern void dw_range_free_space(Relation rel, const DwRange *range);
+/* tell the free space map what blocks have room for */
+extern void dw_range_free_space(Relation rel, BlockNumber start, int nblocks);
 
 /*
  * Repairs the row at tid, in a subtransaction: locks its newest version, looks

@@ -654,7 +654,7 @@ dw_worker_count(void)
 /* ---- passes ---- */
 
 bool
-dw_progress_get(int member_id, const char *pass, DwProgress *p)
+dw_progress_get(int member_id, const char *pass, int part, DwProgress *p)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	DwRun		run;
@@ -663,9 +663,10 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 	memset(p, 0, sizeof(*p));
 	dw_run_begin(&run, dw_own_role());
 	found = DW_SQL("SELECT relfilenode, epoch, marks, snapshot, token, losses, blocks_total, blocks_done, rows_estimated, rows_done, rows_already, rows_locked,"
-				   " rows_failed, rows_drifted, rows_lossy, wal_bytes, throttled_ms, batch_ms, rows_per_second, finished"
-				   " FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part = 0",
-				   DW_INT4(member_id), DW_TEXT(pass)) > 0;
+				   " rows_failed, rows_drifted, rows_lossy, wal_bytes, throttled_ms, batch_ms, rows_per_second, finished, first_block"
+				   " FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part = $3",
+				   DW_INT4(member_id), DW_TEXT(pass), DW_INT4(part)) > 0;
+	p->part = part;
 	if (found)
 	{
 		int64	   *counts[] = {&p->blocks_total, &p->blocks_done, &p->rows_estimated, &p->rows_done, &p->rows_already,
@@ -682,35 +683,69 @@ dw_progress_get(int member_id, const char *pass, DwProgress *p)
 		p->batch_ms = strtod(got_text(18, cxt), NULL);
 		p->rows_per_second = strtod(got_text(19, cxt), NULL);
 		p->finished = got_bool(20);
+		p->first_block = got_int(0, 21);
 	}
 	dw_run_end(&run);
 	return found;
 }
 
+int
+dw_progress_unfinished(int member_id, const char *pass, int max, int *parts)
+{
+	DwRun		run;
+	int			n = -1;
+
+	dw_run_begin(&run, dw_own_role());
+	if (DW_SQL("SELECT 1 FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part = 0", DW_INT4(member_id), DW_TEXT(pass)) > 0)
+	{
+		n = DW_SQL("SELECT part FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND NOT finished ORDER BY part LIMIT $3",
+				   DW_INT4(member_id), DW_TEXT(pass), DW_INT4(max));
+		for (int i = 0; i < n; i++)
+			parts[i] = got_int(i, 1);
+	}
+	dw_run_end(&run);
+	return n;
+}
+
+void
+dw_progress_sum(int member_id, const char *pass, int64 *done, int64 *total)
+{
+	DwRun		run;
+
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT sum(blocks_done), sum(blocks_total) FROM dualwrite.progress WHERE member_id = $1 AND pass = $2", DW_INT4(member_id), DW_TEXT(pass));
+	*done = got_int(0, 1);
+	*total = got_int(0, 2);
+	dw_run_end(&run);
+}
+
 void
 dw_progress_start(int member_id, const char *pass, DwProgress *p)
 {
-	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated, token, losses)"
-				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9, $10)"
-				 " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot,"
+	if (p->part == 0)
+		STATE_CHANGE("DELETE FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part > 0", DW_INT4(member_id), DW_TEXT(pass));
+	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated, token, losses, part, first_block)"
+				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9, $10, $11, $12)"
+				 " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot, first_block = $12,"
 				 " blocks_total = $7, rows_estimated = $8, token = $9, losses = $10, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
 				 " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, throttled_by = '{}', batch_ms = 0, rows_per_second = 0,"
 				 " started_at = pg_catalog.clock_timestamp(), last_batch_at = NULL, finished = false",
 				 DW_INT4(member_id), DW_TEXT(pass), DW_OID(p->relfilenode), DW_INT8(p->epoch), DW_TEXT(p->marks), DW_TEXT(p->snapshot),
-				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token), DW_INT8(p->losses));
+				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token), DW_INT8(p->losses), DW_INT4(p->part),
+				 DW_INT8(p->first_block));
 }
 
 void
 dw_progress_put(int member_id, const char *pass, const DwProgress *p)
 {
 	STATE_CHANGE("UPDATE dualwrite.progress SET blocks_total = $3, blocks_done = $4, rows_done = $5, rows_already = $6, rows_locked = $7,"
-				 " rows_failed = $8, rows_drifted = $9, rows_lossy = $10, wal_bytes = $11, throttled_ms = $12, batch_ms = $13,"
-				 " rows_per_second = $14, finished = $15, last_batch_at = pg_catalog.clock_timestamp()"
-				 " WHERE member_id = $1 AND pass = $2 AND part = 0",
+				 " rows_failed = $8, rows_drifted = $9, rows_lossy = $10, wal_bytes = $11, batch_ms = $12,"
+				 " rows_per_second = $13, finished = $14, last_batch_at = pg_catalog.clock_timestamp()"
+				 " WHERE member_id = $1 AND pass = $2 AND part = $15",
 				 DW_INT4(member_id), DW_TEXT(pass), DW_INT8(p->blocks_total), DW_INT8(p->blocks_done), DW_INT8(p->rows_done),
 				 DW_INT8(p->rows_already), DW_INT8(p->rows_locked), DW_INT8(p->rows_failed), DW_INT8(p->rows_drifted),
-				 DW_INT8(p->rows_lossy), DW_INT8(p->wal_bytes), DW_INT8(p->throttled_ms), DW_FLOAT8(p->batch_ms),
-				 DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished));
+				 DW_INT8(p->rows_lossy), DW_INT8(p->wal_bytes), DW_FLOAT8(p->batch_ms),
+				 DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished), DW_INT4(p->part));
 }
 
 bool
@@ -722,7 +757,7 @@ dw_progress_throttled(int member_id, const char *signal, int64 ms)
 	dw_run_begin(&run, dw_own_role());
 	found = DW_SQL("UPDATE dualwrite.progress SET throttled_ms = throttled_ms + $3,"
 				   " throttled_by = throttled_by || pg_catalog.jsonb_build_object($2, coalesce((throttled_by ->> $2)::bigint, 0) + $3)"
-				   " WHERE member_id = $1 AND part = 0 AND NOT finished", DW_INT4(member_id), DW_TEXT(signal), DW_INT8(ms)) > 0;
+				   " WHERE member_id = $1 AND part = 0 AND pass = (SELECT q.pass FROM dualwrite.progress q WHERE q.member_id = $1 AND NOT q.finished ORDER BY q.pass LIMIT 1)", DW_INT4(member_id), DW_TEXT(signal), DW_INT8(ms)) > 0;
 	dw_run_end(&run);
 	return found;
 }
@@ -884,20 +919,6 @@ dw_loss_counted(DwMigration *m)
 	return n;
 }
 
-char *
-dw_migration_stamp(int id)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	DwRun		run;
-	char	   *s = NULL;
-
-	dw_run_begin(&run, dw_own_role());
-	if (DW_SQL("SELECT pg_catalog.concat_ws(' ', m.xmin, m.ctid, c.xmin, c.ctid) FROM dualwrite.migration m"
-			   " LEFT JOIN dualwrite.control c ON c.migration_id = m.id WHERE m.id = $1", DW_INT4(id)) > 0)
-		s = dw_sql_text(0, 0, cxt);
-	dw_run_end(&run);
-	return s;
-}
 
 List *
 dw_table_writers(Oid relid)
@@ -1039,6 +1060,33 @@ fetch_row(const char *table, const char *index, AttrNumber keyattr, int key, Tup
 		*desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	table_close(rel, AccessShareLock);
 	return tup;
+}
+
+/* xmin and position of a row of an own table, by its integer key, appended; false if there is none */
+static bool
+append_version(StringInfo buf, const char *table, const char *index, int key)
+{
+	HeapTuple	tup = fetch_row(table, index, 1, key, NULL);
+
+	if (tup == NULL)
+		return false;
+	appendStringInfo(buf, "%u %u/%u ", HeapTupleHeaderGetRawXmin(tup->t_data),
+					 ItemPointerGetBlockNumber(&tup->t_self), ItemPointerGetOffsetNumber(&tup->t_self));
+	heap_freetuple(tup);
+	return true;
+}
+
+/* asked for before each batch of the backfill, hence without SPI */
+char *
+dw_migration_stamp(int id)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (!append_version(&buf, "migration", "migration_pkey", id))
+		return NULL;
+	(void) append_version(&buf, "control", "control_pkey", id);
+	return buf.data;
 }
 
 static int

@@ -186,6 +186,8 @@ extern void dw_migration_forget(DwMigration *m);
 /* a pass over a member */
 typedef struct DwProgress
 {
+	int			part;
+	int64		first_block;
 	Oid			relfilenode;
 	int64		epoch;
 	int64		token;			/* of dw_checking_begin */
@@ -208,7 +210,16 @@ typedef struct DwProgress
 	bool		finished;
 } DwProgress;
 
-extern bool dw_progress_get(int member_id, const char *pass, DwProgress *p);
+/* The pass over one part of the member (a verification has one only); false if there is none. */
+extern bool dw_progress_get(int member_id, const char *pass, int part, DwProgress *p);
+
+/* Parts that aren't finished, in order, at most max; -1: the pass was never begun. */
+extern int	dw_progress_unfinished(int member_id, const char *pass, int max, int *parts);
+
+/* Blocks done and to be done, over all parts. */
+extern void dw_progress_sum(int member_id, const char *pass, int64 *done, int64 *total);
+
+/* Begins a part; p->part 0 begins the pass anew, without other parts. */
 extern void dw_progress_start(int member_id, const char *pass, DwProgress *p);
 extern void dw_progress_put(int member_id, const char *pass, const DwProgress *p);
 

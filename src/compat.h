@@ -113,6 +113,17 @@ dw_add_column_rewrites(Oid type)
 #endif
 }
 
+/* run a portal of a command without a result, as if a client had sent it */
+static inline bool
+dw_portal_run(Portal portal)
+{
+#if PG_VERSION_NUM >= 180000
+	return PortalRun(portal, FETCH_ALL, true, None_Receiver, None_Receiver, NULL);
+#else
+	return PortalRun(portal, FETCH_ALL, true, true, None_Receiver, None_Receiver, NULL);
+#endif
+}
+
 /* type name as users write it -> type; raises */
 static inline void
 dw_parse_type(const char *text, Oid *type, int32 *typmod)

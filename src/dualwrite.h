@@ -16,6 +16,9 @@
 /* most columns on one side of a member */
 #define DW_MAX_COLUMNS 32
 
+/* most workers of one migration */
+#define DW_MAX_WORKERS 64
+
 /*
  * Our advisory-class lock tags carry these in the field that separates
  * pg_advisory_lock(bigint) (1) from pg_advisory_lock(int, int) (2), so that
@@ -24,6 +27,7 @@
 #define DW_LOCK_WORKER 208		/* session lock of the worker of a migration */
 #define DW_LOCK_NAME 209		/* transaction lock of a verb, by name */
 #define DW_LOCK_PASS 210		/* session lock of a pass in chunks over a migration */
+#define DW_LOCK_PART 212			/* session lock of a part of a backfill, by member */
 #define DW_LOCK_FAULT 211		/* while a fault is counted */
 
 /* in the order in which a migration goes through them */
@@ -108,6 +112,8 @@ extern const char *dw_side_name(DwSide side);
 extern int	dw_lock_timeout;	/* ms a single try waits for a table lock */
 extern int	dw_lock_retries;	/* tries before 55P03 */
 extern int	dw_session_side;	/* DwSessionSide */
+extern int	dw_default_workers; /* of one migration */
+extern int	dw_horizon_wait;	/* s that the backfill waits for dead versions to be pruned */
 extern int	dw_max_workers;		/* workers of one database */
 extern int	dw_inline_limit;	/* kB; a table this small needs no worker */
 extern int	dw_default_conflict;	/* DwConflict */

@@ -66,6 +66,8 @@ static const struct config_enum_entry side_names[] = {
 int			dw_lock_timeout = 300;
 int			dw_lock_retries = 60;
 int			dw_session_side = DW_SESSION_AUTO;
+int			dw_default_workers = 1;
+int			dw_horizon_wait = 60;
 int			dw_max_workers = 4;
 int			dw_inline_limit = 1024;
 int			dw_default_conflict = DW_CONFLICT_ERROR;
@@ -135,6 +137,14 @@ dw_define_settings(void)
 							"How many background workers one database may have at a time.",
 							"Further migrations wait for one to become free. Taken from max_worker_processes.",
 							&dw_max_workers, 4, 0, 256, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.workers",
+							"Default of the option workers: background workers that share the backfill of one migration.",
+							NULL,
+							&dw_default_workers, 1, 1, DW_MAX_WORKERS, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dualwrite.horizon_wait",
+							"How long the backfill waits for an old snapshot that keeps dead row versions from being pruned.",
+							"After that it goes on, and the table grows. 0: it doesn't wait.",
+							&dw_horizon_wait, 60, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dualwrite.inline_limit",
 							"Tables up to this size are backfilled and verified inside dw_begin's own transaction.",
 							NULL,

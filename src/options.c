@@ -72,8 +72,11 @@ static const Option options[] = {
 	{"sample_rate", FRACTION_OPTION, offsetof(DwOptions, sample_rate), NULL, 0, NULL, NULL, "0", "any time",
 	"fraction of the writes that is read back before the commit and compared; 0: none, 1: all"},
 	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION},
-	{"new_reads_percent", LATER_OPTION}, {"workers", LATER_OPTION},
-	{"vacuum", LATER_OPTION},
+	{"workers", INT_OPTION, offsetof(DwOptions, workers), NULL, 0, NULL, "pg_dualwrite.workers", NULL, "any time",
+	"background workers that share the backfill; more than one need a table of several parts"},
+	{"vacuum", BOOL_OPTION, offsetof(DwOptions, vacuum), NULL, 0, NULL, NULL, "true", "any time",
+	"the worker vacuums the table at each quarter of the backfill, if its indexes have grown"},
+	{"new_reads_percent", LATER_OPTION},
 };
 
 static const Option *
@@ -96,6 +99,18 @@ find_option(const char *name)
 	return NULL;				/* keep compiler quiet */
 }
 
+static bool
+is_workers(const Option *option)
+{
+	return option->kind == INT_OPTION && option->offset == offsetof(DwOptions, workers);
+}
+
+static int
+least(const Option *option)
+{
+	return is_workers(option) || option->offset == offsetof(DwOptions, batch_time) ? 1 : 0;
+}
+
 static void
 bad_value(const Option *option, const char *value)
 {
@@ -107,7 +122,7 @@ bad_value(const Option *option, const char *value)
 	else if (option->kind == FRACTION_OPTION)
 		appendStringInfoString(&known, "a number from 0 to 1");
 	else if (option->kind == INT_OPTION)
-		appendStringInfo(&known, "a number, %s or more%s", option->offset == offsetof(DwOptions, batch_time) ? "1" : "0",
+		appendStringInfo(&known, "a number, %s%s%s", least(option) ? "1" : "0", is_workers(option) ? " to " CppAsString2(DW_MAX_WORKERS) : " or more",
 						 option->flags == GUC_UNIT_S ? " (in s, or a text with a unit, such as \"12h\")" :
 						 (option->flags & GUC_UNIT_TIME) ? " (in ms, or a text with a unit, such as \"5ms\")" :
 						 (option->flags & GUC_UNIT_MEMORY) ? " (in kB, or a text with a unit, such as \"16MB\")" : "");
@@ -164,7 +179,7 @@ read_option(const Option *option, const char *value, DwOptions *result)
 				bad_value(option, value);
 			break;
 		case INT_OPTION:
-			if (!parse_int(value, &i, option->flags, NULL) || i < 0 || (option->offset == offsetof(DwOptions, batch_time) && i == 0))
+			if (!parse_int(value, &i, option->flags, NULL) || i < least(option) || (is_workers(option) && i > DW_MAX_WORKERS))
 				bad_value(option, value);
 			memcpy(field, &i, sizeof(int));
 			break;
@@ -202,6 +217,8 @@ dw_options_read(Jsonb *object, DwOptions *result)
 	result->conflict = dw_default_conflict;
 	result->on_error = dw_default_on_error;
 	result->subscribers_ready = false;
+	result->workers = dw_default_workers;
+	result->vacuum = true;
 	result->batch_time = dw_default_batch_time;
 	result->max_rows_per_second = dw_default_max_rows;
 	result->proof = false;

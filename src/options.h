@@ -17,6 +17,8 @@ typedef struct DwOptions
 	bool		subscribers_ready;
 	int			batch_time;		/* ms */
 	int			max_rows_per_second;	/* 0: no limit */
+	int			workers;		/* 1 or more */
+	bool		vacuum;
 	bool		proof;
 	int			max_wal_per_second; /* kB; 0: no limit */
 	int			max_replica_lag;	/* ms; 0: not watched */

@@ -42,6 +42,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/wait_event.h"
@@ -49,6 +50,8 @@
 #include "compat.h"
 #include "dualwrite.h"
 #include "run.h"
+
+#define SAFE_PATH "pg_catalog, pg_temp"
 
 /* plans of the literals that dw_sql has met, by address; live for the session */
 typedef struct PlanEntry
@@ -78,16 +81,22 @@ dw_own_role(void)
 }
 
 void
+dw_safe_settings(GucAction action)
+{
+	if (strcmp(namespace_search_path, SAFE_PATH) != 0)
+		(void) set_config_option("search_path", SAFE_PATH, PGC_USERSET, PGC_S_SESSION, action, true, 0, false);
+	if (row_security)
+		(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, action, true, 0, false);
+}
+
+void
 dw_run_begin(DwRun *run, Oid userid)
 {
 	GetUserIdAndSecContext(&run->userid, &run->sec_context);
 	SetUserIdAndSecContext(userid, run->sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   (userid != run->userid && userid != dw_own_role() ? SECURITY_RESTRICTED_OPERATION : 0));
 	run->nestlevel = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	dw_safe_settings(GUC_ACTION_SAVE);
 	SPI_connect();
 }
 
@@ -439,11 +448,11 @@ dw_lock_excludes_writers(Oid relid)
 }
 
 static void
-own_tag(LOCKTAG *tag, int kind, uint32 key)
+own_tag(LOCKTAG *tag, int kind, uint32 key, uint32 piece)
 {
 	tag->locktag_field1 = MyDatabaseId;
 	tag->locktag_field2 = key;
-	tag->locktag_field3 = 0;
+	tag->locktag_field3 = piece;
 	tag->locktag_field4 = kind;
 	tag->locktag_type = LOCKTAG_ADVISORY;
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
@@ -454,7 +463,7 @@ dw_lock_name(const char *name)
 {
 	Wanted		w = {.mode = ExclusiveLock,.what = psprintf("migration \"%s\"", name)};
 
-	own_tag(&w.tag, DW_LOCK_NAME, hash_bytes((const unsigned char *) name, strlen(name)));
+	own_tag(&w.tag, DW_LOCK_NAME, hash_bytes((const unsigned char *) name, strlen(name)), 0);
 	short_tries(&w);
 }
 
@@ -463,7 +472,7 @@ dw_brief_lock(int kind, int key)
 {
 	LOCKTAG		tag;
 
-	own_tag(&tag, kind, key);
+	own_tag(&tag, kind, key, 0);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
@@ -472,7 +481,7 @@ dw_brief_unlock(int kind, int key)
 {
 	LOCKTAG		tag;
 
-	own_tag(&tag, kind, key);
+	own_tag(&tag, kind, key, 0);
 	LockRelease(&tag, ExclusiveLock, false);
 }
 
@@ -481,7 +490,7 @@ dw_session_lock(int kind, int migration_id, bool wait)
 {
 	LOCKTAG		tag;
 
-	own_tag(&tag, kind, migration_id);
+	own_tag(&tag, kind, migration_id, 0);
 	/* what is in the way may be a mere probe, which is gone in an instant */
 	for (int i = 0; !wait && i < 5; i++)
 	{
@@ -497,7 +506,7 @@ dw_session_unlock(int kind, int migration_id)
 {
 	LOCKTAG		tag;
 
-	own_tag(&tag, kind, migration_id);
+	own_tag(&tag, kind, migration_id, 0);
 	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
@@ -506,12 +515,36 @@ dw_session_lock_wanted(int kind, int migration_id)
 {
 	LOCKTAG		tag;
 
-	own_tag(&tag, kind, migration_id);
+	own_tag(&tag, kind, migration_id, 0);
 	return LockHasWaiters(&tag, ExclusiveLock, true);
 }
 
 bool
 dw_session_locked(int kind, int migration_id)
+{
+	return dw_piece_locked(kind, migration_id, 0);
+}
+
+bool
+dw_piece_lock(int kind, int id, int piece)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, id, piece);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+dw_piece_unlock(int kind, int id, int piece)
+{
+	LOCKTAG		tag;
+
+	own_tag(&tag, kind, id, piece);
+	(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
+bool
+dw_piece_locked(int kind, int id, int piece)
 {
 	LOCKTAG		tag;
 
@@ -519,7 +552,7 @@ dw_session_locked(int kind, int migration_id)
 	 * A probe conflicts with the lock itself only.  (GetLockConflicts doesn't
 	 * see a holder that is between two transactions.)
 	 */
-	own_tag(&tag, kind, migration_id);
+	own_tag(&tag, kind, id, piece);
 	if (LockAcquire(&tag, RowShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
 	LockRelease(&tag, RowShareLock, false);

@@ -8,6 +8,7 @@
 #include "executor/spi.h"
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
 
 /* what dw_run_begin changed; lives on the caller's stack */
@@ -17,6 +18,9 @@ typedef struct DwRun
 	int			sec_context;
 	int			nestlevel;
 } DwRun;
+
+/* Sets search_path to pg_catalog, pg_temp and row_security off; asks first, because setting is dear. */
+extern void dw_safe_settings(GucAction action);
 
 /*
  * Connects to SPI as role userid, in a way that the role's own code can't
@@ -110,5 +114,10 @@ extern bool dw_session_lock(int kind, int migration_id, bool wait);
 extern void dw_session_unlock(int kind, int migration_id);
 extern bool dw_session_lock_wanted(int kind, int migration_id);	/* does someone wait for ours? */
 extern bool dw_session_locked(int kind, int migration_id);	/* by another process */
+
+/* The same for a numbered piece of it; 0 is the whole.  Nobody waits for these. */
+extern bool dw_piece_lock(int kind, int id, int piece);
+extern void dw_piece_unlock(int kind, int id, int piece);
+extern bool dw_piece_locked(int kind, int id, int piece);
 
 #endif							/* DW_RUN_H */

@@ -5,8 +5,7 @@
  * A table with one function a signal.  Each is read in a transaction of its
  * own, so that no snapshot is held from one to the next and an error of one is
  * nothing to the others: it is an unreadable signal, which the pace knows how
- * to deal with.  All of them together take half a millisecond
- * (measured with one standby; log_min_messages = debug1 shows each tick).
+ * to deal with.  All of them together take about a millisecond.
  *
  * Replica lag is measured here, not taken from pg_stat_replication's lag
  * columns: those freeze when a standby hangs, and are null when it is idle.  The
@@ -38,6 +37,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "horizon.h"
 #include "query.h"
 #include "run.h"
 #include "signal.h"
@@ -417,7 +417,7 @@ read_window(ReadCall *c)
 		return;
 	strlcpy(c->r->subject, c->o->window, sizeof(c->r->subject));
 	c->r->value = dw_window_opens_in(&window, (pg_time_t) time(NULL));
-	c->r->stop = 1;
+	c->r->forced = c->r->value > 0;
 }
 
 static void
@@ -562,32 +562,20 @@ read_snapshot(ReadCall *c)
 	double		now = watch_ms(w);
 	double		vacuum_at;
 	char		table[NAMEDATALEN];
-	DwRun		run;
+	DwHorizon	h;
 
 	c->r->soft = 300;
 	c->r->stop = 1800;
 	if (dead_percent(c->m, &vacuum_at, table, sizeof(table)) < DEAD_PERCENT)
 		return;
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT x.who, x.xmin, extract(epoch FROM pg_catalog.clock_timestamp() - x.since) FROM ("
-		   " SELECT 'pid ' || a.pid AS who, CASE WHEN a.backend_xmin IS NULL OR pg_catalog.age(a.backend_xid) > pg_catalog.age(a.backend_xmin)"
-		   "   THEN a.backend_xid ELSE a.backend_xmin END AS xmin, a.xact_start AS since"
-		   "  FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL) AND a.pid <> $1"
-		   "   AND (a.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) OR coalesce(a.datid, 0) = 0)"
-		   " UNION ALL SELECT 'slot ' || s.slot_name, s.xmin, NULL FROM pg_catalog.pg_replication_slots s WHERE s.xmin IS NOT NULL"
-		   " UNION ALL SELECT 'prepared transaction ' || p.gid, p.transaction, p.prepared FROM pg_catalog.pg_prepared_xacts p"
-		   "  WHERE p.database = pg_catalog.current_database()) x ORDER BY pg_catalog.age(x.xmin) DESC LIMIT 1", DW_INT4(MyProcPid));
-	if (SPI_processed > 0)
+	if (dw_horizon(&h))
 	{
-		TransactionId xmin = (TransactionId) strtoul(got_string(0, 2), NULL, 10);
-
-		if (xmin != w->oldest_xmin)
+		if (h.xmin != w->oldest_xmin)
 			w->oldest_ms = now;
-		w->oldest_xmin = xmin;
-		strlcpy(c->r->subject, got_string(0, 1), sizeof(c->r->subject));
-		c->r->value = Max(got_number(0, 3), (now - w->oldest_ms) / 1000);
+		w->oldest_xmin = h.xmin;
+		strlcpy(c->r->subject, h.who, sizeof(c->r->subject));
+		c->r->value = Max(h.seconds, (now - w->oldest_ms) / 1000);
 	}
-	dw_run_end(&run);
 }
 
 /* ---- the table ---- */

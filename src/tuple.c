@@ -10,7 +10,7 @@
  * it may be copied behind a header of another length.
  *
  * Where that is no gain (a replaced attribute in the first half of the row; a tuple from
- * before ADD COLUMN) or
+ * before the last ADD COLUMN but one) or
  * a value isn't stored as it stands (expanded objects), heap_form_tuple does
  * it.  Both must agree in every bit; with assertions, each call compares.
  */
@@ -37,11 +37,12 @@ end_before(HeapTuple tuple, TupleDesc desc, int first, bool fixed)
 	char	   *data = (char *) td + td->t_hoff;
 	Size		off = 0;
 	int			i = first;
+	int			natts = HeapTupleHeaderGetNatts(td);
 
 	/* nothing behind: the data ends there */
-	while (i < desc->natts && HeapTupleHasNulls(tuple) && att_isnull(i, td->t_bits))
+	while (i < natts && HeapTupleHasNulls(tuple) && att_isnull(i, td->t_bits))
 		i++;
-	if (i == desc->natts)
+	if (i == natts)
 		return tuple->t_len - td->t_hoff;
 	/* a last value of fixed length stands at the very end, and the new one will, too */
 	if (fixed && i == first && first == desc->natts - 1)
@@ -281,10 +282,10 @@ replace_last(HeapTuple tuple, TupleDesc desc, Datum value)
 	HeapTupleHeader td;
 	char	   *data;
 
-	if (!HeapTupleHasNulls(tuple))
-		prefix -= att->attlen;
-	else if (!att_isnull(natts - 1, old->t_bits) || null_before(tuple, natts - 1))
+	if (null_before(tuple, natts - 1))
 		return NULL;
+	if (HeapTupleHeaderGetNatts(old) == natts && !(HeapTupleHasNulls(tuple) && att_isnull(natts - 1, old->t_bits)))
+		prefix -= att->attlen;
 	start = att_align_nominal(prefix, att->attalign);
 	result = palloc(HEAPTUPLESIZE + hoff + start + sizeof(Datum));
 	result->t_len = hoff + start + att->attlen;
@@ -318,7 +319,8 @@ replace_tail(HeapTuple tuple, TupleDesc desc, TupleTableSlot *slot,
 
 	for (int i = 0; i < n; i++)
 		first = Min(first, cols[i] - 1);
-	if (natts - first > MAX_TAIL || first < natts / 2)
+	if (natts - first > MAX_TAIL || first < natts / 2 ||
+		(HeapTupleHeaderGetNatts(tuple->t_data) != natts && HeapTupleHeaderGetNatts(tuple->t_data) != first))
 		return NULL;
 	if (n < natts - first)
 	{
@@ -338,15 +340,14 @@ HeapTuple
 dw_tuple_replace(HeapTuple tuple, TupleDesc desc, TupleTableSlot *slot,
 				 int n, const int *cols, const Datum *values, const bool *nulls)
 {
+	int			natts = desc->natts;
 	HeapTuple	result = NULL;
 
-	if (HeapTupleHeaderGetNatts(tuple->t_data) == desc->natts)
-	{
-		if (n == 1 && cols[0] == desc->natts && !nulls[0] && TupleDescAttr(desc, desc->natts - 1)->attbyval)
-			result = replace_last(tuple, desc, values[0]);
-		if (result == NULL)
-			result = replace_tail(tuple, desc, slot, n, cols, values, nulls);
-	}
+	if (n == 1 && cols[0] == natts && !nulls[0] && TupleDescAttr(desc, natts - 1)->attbyval &&
+		HeapTupleHeaderGetNatts(tuple->t_data) >= natts - 1)
+		result = replace_last(tuple, desc, values[0]);
+	if (result == NULL)
+		result = replace_tail(tuple, desc, slot, n, cols, values, nulls);
 	if (result == NULL)
 		return form(tuple, desc, slot, n, cols, values, nulls);
 #ifdef USE_ASSERT_CHECKING

@@ -14,6 +14,7 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
@@ -24,6 +25,7 @@
 #include "storage/proc.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -71,8 +73,7 @@ dw_step_begin(void)
 	StartTransactionCommand();
 	XactReadOnly = false;		/* whatever default_transaction_read_only says */
 	XactIsoLevel = XACT_READ_COMMITTED;
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	dw_safe_settings(GUC_ACTION_LOCAL);
 	lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
@@ -164,8 +165,12 @@ dw_work_report(DwWorker *w, const char *state, const char *reason, const char *s
 		foreach(lc, w->m->members)
 			n += dw_table_lockers(((DwMember *) lfirst(lc))->relid, w->readers_block, (int) lengthof(pids) - n, pids + n);
 	}
-	dw_worker_report(w->migration_id, state, reason[0] ? reason : NULL, n, pids, signal, w->throttle.subject, value, limit,
-					 dw_watch_lags(&w->throttle.watch));
+	if (w->horizon_pid > 0 && n < (int) lengthof(pids))
+		pids[n++] = w->horizon_pid;
+	/* the migration's own worker speaks for it */
+	if (w->slot == 0)
+		dw_worker_report(w->migration_id, state, reason[0] ? reason : NULL, n, pids, signal, w->throttle.subject, value, limit,
+						 dw_watch_lags(&w->throttle.watch));
 	dw_throttle_report(w);
 	dw_step_commit();
 	pgstat_report_activity(STATE_RUNNING, psprintf("pg_dualwrite: migration \"%s\": %s", w->m->name, state));
@@ -187,8 +192,6 @@ dw_work_read(DwWorker *w)
 	w->stamp = NULL;
 	w->writers = NIL;
 	w->writers_known = false;
-	/* what was found under other options doesn't count */
-	w->throttle.ticking = false;
 	MemoryContextReset(w->cxt);
 	old = MemoryContextSwitchTo(w->cxt);
 	stamp = dw_migration_stamp(w->migration_id);
@@ -201,11 +204,19 @@ dw_work_read(DwWorker *w)
 	return m != NULL;
 }
 
+bool
+dw_extension_present(void)
+{
+	Oid			nsp = get_namespace_oid(DW_SCHEMA, true);
+
+	return OidIsValid(nsp) && OidIsValid(get_relname_relid("migration", nsp));
+}
+
 /* Is it as it was when read?  Asked under the table's lock. */
 bool
 dw_work_unchanged(DwWorker *w)
 {
-	char	   *stamp = dw_migration_stamp(w->migration_id);
+	char	   *stamp = dw_extension_present() ? dw_migration_stamp(w->migration_id) : NULL;
 
 	return stamp != NULL && w->stamp != NULL && strcmp(stamp, w->stamp) == 0;
 }

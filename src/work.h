@@ -18,6 +18,9 @@
 /* a worker reports itself at least this often */
 #define DW_HEARTBEAT_MS 1000
 
+#define DW_NO_PART (-1)
+#define DW_REVISIT (-2)			/* blocks that were passed over: the worker's own, when all parts are through */
+
 /* what the worker knows from one step to the next */
 typedef struct DwWorker
 {
@@ -30,11 +33,25 @@ typedef struct DwWorker
 	DwThrottle	throttle;
 	bool		careful;		/* the next batch takes its rows one by one */
 	int			careful_left;
-	int			member;			/* index of the member that range belongs to */
+	int			slot;			/* 0: the worker of the migration; else one that only helps it fill */
+	int			member;			/* index of the member that is worked on */
+	int			part;			/* of its backfill, locked by us: DW_NO_PART, DW_REVISIT */
+	int			part_member;	/* id of its member */
+	DwProgress	progress;		/* of that part, as committed */
 	bool		range_active;
-	bool		revisit;		/* range is a single block passed over before */
-	bool		revisit_locked; /* ... and a row of it was locked again */
+	bool		revisit_locked; /* a row of the block that is revisited was locked again */
 	DwRange		range;
+	BlockNumber spent_start;	/* range whose free space is still to be told */
+	int			spent_blocks;
+	bool		starving;		/* nothing can be pruned ... */
+	instr_time	starving_since;
+	bool		plain;			/* ... and we have waited enough */
+	TransactionId plain_xmin;	/* ... for whoever needs this */
+	int			horizon_pid;	/* its session; 0: none */
+	instr_time	helped;			/* when missing helpers were last looked for */
+	int			vacuumed;		/* quarters of the table that have been looked at; -1: none */
+	int64		index_blocks;	/* when the first was */
+	bool		vacuuming;
 	List	   *writers;		/* transactions to wait for before a pass in chunks */
 	bool		writers_known;
 	bool		pass_locked;	/* DW_LOCK_PASS is ours */
@@ -42,7 +59,6 @@ typedef struct DwWorker
 	int64		losses;			/* counted before it */
 	bool		readers_block;	/* what is waited for conflicts with readers, too */
 	int			rest_ms;		/* after a step of the verification */
-	bool		still_locked;	/* a block passed over before has locked rows again */
 	const char *state;			/* as last reported */
 	char		reason[256];
 	instr_time	reported;
@@ -81,14 +97,19 @@ extern bool dw_work_unchanged(DwWorker *w);
 /* Opens a member's table for a step; NULL if it is gone or the migration has changed meanwhile. */
 extern Relation dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode);
 
+/* Is the extension there?  DROP EXTENSION ... CASCADE may have taken it from under us. */
+extern bool dw_extension_present(void);
+
 extern int64 dw_work_estimate_rows(Relation rel, BlockNumber nblocks);
 
 /* What a filled table gets before it is verified (work_build.c). */
 extern void dw_work_build(DwWorker *w);
 
+/* Gives the part of the backfill at hand up; after an error, or when the migration has to be read anew. */
+extern void dw_work_unclaim(DwWorker *w);
+
 /* One batch of the backfill (work_fill.c), one chunk of the verification (work_verify.c), each with the rest after it. */
-extern void dw_work_fill(DwWorker *w);
-extern void dw_work_fill_announce(DwMember *b);
+extern bool dw_work_fill(DwWorker *w);	/* false: no work for a helper */
 extern void dw_work_verify(DwWorker *w);
 
 /* Gives up the lock of the pass in chunks, if the worker has it. */

@@ -2,195 +2,498 @@
  * work_fill.c
  *		The backfill's steps: which range is next, one batch of it, and the pace.
  *
+ * A large table is filled in parts, and whoever holds a part's lock works on
+ * it: the worker of the migration, or one of its helpers (option workers),
+ * which do nothing else.  When all parts are through, the worker goes back to
+ * the blocks that had been passed over.  A part's row is written by the holder
+ * of its lock only, so it is read once.
+ *
  * Progress is stored in the commit of each batch, blocks that were passed over
  * with it.  The range at hand is known in memory only: after a crash it is begun
  * again, and what has been filled is recognized (batch.c).
+ *
+ * Somebody's old snapshot may keep dead versions from being pruned.  Going on
+ * regardless would double the table, so the backfill waits, says for whom, and
+ * goes on after pg_dualwrite.horizon_wait.
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "executor/instrument.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "attach.h"
 #include "compat.h"
 #include "fault.h"
+#include "horizon.h"
 #include "migration.h"
 #include "rule.h"
 #include "run.h"
+#include "toplevel.h"
 #include "work.h"
 #include "worker.h"
 
-/* The range to work on next; false if the member is through. */
-static bool
-next_range(DwWorker *w, DwMember *b, Relation rel, DwProgress *p)
+/* blocks of a part at the least, and parts of a table at the most */
+#define PART_BLOCKS 1024
+#define MAX_PARTS 256
+
+/* a table smaller than this is not vacuumed on the way */
+#define VACUUM_BLOCKS 1024
+
+/* what a look at a member came to */
+typedef enum FillResult
 {
-	BlockNumber nblocks = Min((BlockNumber) p->blocks_total, RelationGetNumberOfBlocks(rel));
-	BlockNumber skipped;
+	FILL_BATCH,					/* a batch was done, or something else: go on */
+	FILL_LOCKED,				/* a block that was passed over is locked again */
+	FILL_STARVED,				/* nothing can be pruned */
+	FILL_OTHERS,				/* what is left is in the hands of other workers */
+	FILL_THROUGH				/* nothing is left */
+} FillResult;
+
+/* ---- parts ---- */
+
+void
+dw_work_unclaim(DwWorker *w)
+{
+	if (w->part >= 0)
+		dw_piece_unlock(DW_LOCK_PART, w->part_member, w->part);
+	w->part = DW_NO_PART;
+	w->range_active = false;
+	w->spent_blocks = 0;
+}
+
+/* Begins the member's backfill: all blocks that there are now. */
+static void
+start_fill(DwMember *b, Relation rel)
+{
+	BlockNumber total = RelationGetNumberOfBlocks(rel);
+	BlockNumber size = Max(PART_BLOCKS, total / MAX_PARTS + 1);
+	DwProgress	p = {.relfilenode = dw_relfilenode(rel)};
+
+	do
+	{
+		p.blocks_total = Min(size, total - p.first_block);
+		p.rows_estimated = dw_work_estimate_rows(rel, p.blocks_total);
+		dw_progress_start(b->id, "fill", &p);
+		p.first_block += p.blocks_total;
+		p.part++;
+	} while (p.first_block < total);
+	dw_skipped_clear(b->id);
+}
+
+/* Takes a part that nobody works on; false if there is none. */
+static bool
+claim(DwWorker *w, DwMember *b, int n, const int *parts)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (!dw_piece_lock(DW_LOCK_PART, b->id, parts[i]))
+			continue;
+		w->part = parts[i];
+		w->part_member = b->id;
+
+		/* whoever had it may have finished it since we asked */
+		if (dw_progress_get(b->id, "fill", w->part, &w->progress) && !w->progress.finished)
+			return true;
+		dw_work_unclaim(w);
+	}
+	return false;
+}
+
+/* Finds something to do, with the table locked. */
+static FillResult
+find_part(DwWorker *w, DwMember *b, Relation rel)
+{
+	int			parts[MAX_PARTS];
+	int			n = dw_progress_unfinished(b->id, "fill", MAX_PARTS, parts);
+
+	if (n >= 0 && dw_progress_get(b->id, "fill", 0, &w->progress) && w->progress.relfilenode == dw_relfilenode(rel))
+	{
+		if (claim(w, b, n, parts))
+			return FILL_BATCH;
+		if (n > 0 || w->slot > 0)
+			return FILL_OTHERS;
+		w->part = DW_REVISIT;
+		(void) dw_progress_get(b->id, "fill", 0, &w->progress);
+		return FILL_BATCH;
+	}
+
+	/*
+	 * Never begun, or the heap has been rewritten: positions mean nothing any
+	 * more.  A helper that is in the middle of a part notices before its next
+	 * batch, as its progress is about another heap.
+	 */
+	if (w->slot > 0)
+		return FILL_OTHERS;
+	start_fill(b, rel);
+	w->vacuumed = -1;
+	dw_progress_unfinished(b->id, "fill", MAX_PARTS, parts);
+	return claim(w, b, 1, parts) ? FILL_BATCH : FILL_OTHERS;
+}
+
+/* The range to work on next; false if the part is through. */
+static bool
+next_range(DwWorker *w, DwMember *b, Relation rel)
+{
+	DwProgress *p = &w->progress;
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber end = Min((BlockNumber) (p->first_block + p->blocks_total), nblocks);
+	BlockNumber next = p->first_block + p->blocks_done;
 
 	if (w->range_active)
 	{
 		/* VACUUM may have cut the end off since */
-		dw_range_clip(&w->range, RelationGetNumberOfBlocks(rel));
+		dw_range_clip(&w->range, nblocks);
 		return true;
 	}
-	if (p->blocks_done < nblocks)
+	if (w->part == DW_REVISIT)
 	{
-		dw_range_init(&w->range, p->blocks_done, Min(DW_RANGE_BLOCKS, nblocks - p->blocks_done));
-		w->revisit = false;
-	}
-	else
-	{
-		p->blocks_done = p->blocks_total;
+		BlockNumber skipped;
+
+		while (dw_skipped_list(b->id, 1, &skipped) > 0 && skipped >= nblocks)
+			dw_skipped_done(b->id, skipped);
 		if (dw_skipped_list(b->id, 1, &skipped) == 0)
 			return false;
-		if (skipped >= RelationGetNumberOfBlocks(rel))
-		{
-			dw_skipped_done(b->id, skipped);
-			return next_range(w, b, rel, p);
-		}
 		dw_range_init(&w->range, skipped, 1);
-		w->revisit = true;
 		w->revisit_locked = false;
 	}
+	else if (next < end)
+		dw_range_init(&w->range, next, Min(DW_RANGE_BLOCKS, end - next));
+	else
+		return false;
 	w->range_active = true;
 	return true;
 }
 
+/* ---- a batch ---- */
+
+/*
+ * The free space map learns of a range when the next one begins: only then is
+ * its last batch committed, and what that left can be pruned.
+ */
 static void
-start_fill(DwMember *b, Relation rel, DwProgress *p)
+tell_free_space(DwWorker *w, Relation rel)
 {
-	memset(p, 0, sizeof(*p));
-	p->relfilenode = dw_relfilenode(rel);
-	p->blocks_total = RelationGetNumberOfBlocks(rel);
-	p->rows_estimated = dw_work_estimate_rows(rel, p->blocks_total);
-	dw_progress_start(b->id, "fill", p);
-	dw_skipped_clear(b->id);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+
+	if (w->spent_blocks > 0 && w->spent_start < nblocks)
+		dw_range_free_space(rel, w->spent_start, Min((BlockNumber) w->spent_blocks, nblocks - w->spent_start));
+	w->spent_blocks = 0;
 }
 
-/* So that progress can be seen, and held-back time be added up, before the first batch. */
-void
-dw_work_fill_announce(DwMember *b)
+static void
+range_through(DwWorker *w, DwMember *b)
 {
-	DwProgress	p;
-	Relation	rel;
+	DwProgress *p = &w->progress;
 
-	if (dw_progress_get(b->id, "fill", &p) || (rel = dw_peek(b->relid)) == NULL)
-		return;
-	start_fill(b, rel, &p);
-	relation_close(rel, AccessShareLock);
+	if (w->part != DW_REVISIT)
+	{
+		p->blocks_done = w->range.start + w->range.nblocks - p->first_block;
+		w->spent_start = w->range.start;
+		w->spent_blocks = w->range.nblocks;
+	}
+	else if (!w->revisit_locked)
+		dw_skipped_done(b->id, w->range.start); /* only now: the visit may take several batches */
+	w->range_active = false;
 }
 
-/* One batch of one member.  Returns true if the member is through. */
-static bool
-fill_member(DwWorker *w, DwMember *b, DwProgress *p)
+static FillResult
+fill_batch(DwWorker *w, DwMember *b, Relation rel)
 {
-	Relation	rel = dw_work_open_member(w, b, RowExclusiveLock);
-	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.careful = w->careful};
-	instr_time	start;
+	DwProgress *p = &w->progress;
+	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.careful = w->careful,
+	.plain = w->plain || w->part == DW_REVISIT};
 	uint64		wal = pgWalUsage.wal_bytes;
-	double		ms;
+	instr_time	start;
 
-	w->still_locked = false;
-	if (rel == NULL)
-	{
-		w->stamp = NULL;
-		return false;
-	}
 	INSTR_TIME_SET_CURRENT(start);
-	if (!dw_progress_get(b->id, "fill", p) || p->relfilenode != dw_relfilenode(rel))
-	{
-		/* never begun, or the heap has been rewritten: positions mean nothing any more */
-		start_fill(b, rel, p);
-		w->range_active = false;
-	}
-	if (!p->finished && !next_range(w, b, rel, p))
-	{
-		p->finished = true;
-		dw_progress_put(b->id, "fill", p);
-	}
-	if (p->finished)
-	{
-		table_close(rel, NoLock);
-		return true;
-	}
-
 	dw_step_become_owner(rel);
+	if (w->spent_blocks > 0 && w->spent_start != w->range.start)
+		tell_free_space(w, rel);
 	dw_throttle_guard(w, &batch.written);
 	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
 	dw_throttle_unguard(w);
 	dw_fault_here("fill_updated", w->m->name);
 	w->revisit_locked |= batch.locked > 0;
 	if (dw_range_done(&w->range))
-	{
-		dw_range_free_space(rel, &w->range);
-		if (!w->revisit)
-			p->blocks_done = w->range.start + w->range.nblocks;
-		else if (!w->revisit_locked)
-			dw_skipped_done(b->id, w->range.start); /* only now: the visit may take several batches */
-		w->range_active = false;
-	}
-	ms = dw_ms_since(start);
+		range_through(w, b);
 	p->rows_done += batch.written;
 	p->rows_already += batch.already;
 	p->rows_locked += batch.locked;
 	p->rows_failed += batch.failed;
 	p->wal_bytes += pgWalUsage.wal_bytes - wal;
-	p->batch_ms = ms;
-	dw_throttle_batch(w, batch.written, ms);
+	p->batch_ms = dw_ms_since(start);
+	dw_throttle_batch(w, batch.written, p->batch_ms);
 	p->rows_per_second = w->throttle.pace.rows_per_second;
 	dw_progress_put(b->id, "fill", p);
 	dw_fault_at_commit("fill", w->m->name);
 	if (w->careful && --w->careful_left <= 0)
 		w->careful = false;
-
-	/* a block that is still locked: give its holder time */
-	if (w->revisit && w->revisit_locked && !w->range_active)
-		w->still_locked = true;
-	table_close(rel, NoLock);
-	return false;
+	if (w->part == DW_REVISIT && w->revisit_locked && !w->range_active)
+		return FILL_LOCKED;		/* give its holder time */
+	return batch.starved && batch.written == 0 ? FILL_STARVED : FILL_BATCH;
 }
 
-void
+/* One batch of one member.  *unclaim: its part is to be given back after the commit. */
+static FillResult
+fill_member(DwWorker *w, DwMember *b, bool *unclaim)
+{
+	Relation	rel = dw_work_open_member(w, b, RowExclusiveLock);
+	FillResult	result = FILL_BATCH;
+
+	*unclaim = false;
+	if (rel == NULL)
+	{
+		*unclaim = true;
+		w->stamp = NULL;
+		return FILL_BATCH;
+	}
+	if (w->part == DW_NO_PART || w->progress.relfilenode != dw_relfilenode(rel))
+	{
+		dw_work_unclaim(w);
+		result = find_part(w, b, rel);
+	}
+	if (result == FILL_BATCH)
+	{
+		if (next_range(w, b, rel))
+			result = fill_batch(w, b, rel);
+		else if (w->part == DW_REVISIT)
+			result = FILL_THROUGH;
+		else
+		{
+			dw_step_become_owner(rel);
+			tell_free_space(w, rel);
+			w->progress.blocks_done = w->progress.blocks_total;
+			w->progress.finished = true;
+			dw_progress_put(b->id, "fill", &w->progress);
+			*unclaim = true;
+		}
+	}
+	table_close(rel, NoLock);
+	return result;
+}
+
+/* ---- between batches ---- */
+
+/* Nothing can be pruned: waits, and decides for how long. */
+static void
+starve(DwWorker *w)
+{
+	DwHorizon	h = {0};
+	double		waited;
+	bool		found;
+
+	if (!w->starving)
+	{
+		w->starving = true;
+		INSTR_TIME_SET_CURRENT(w->starving_since);
+	}
+	waited = dw_ms_since(w->starving_since);
+	if (waited < DW_HEARTBEAT_MS && dw_horizon_wait > 0)
+	{
+		/* transactions of an instant: the usual case */
+		dw_sleep(Min(Max(waited / 2, 2), 50));
+		return;
+	}
+	dw_step_begin();
+	found = dw_horizon(&h);
+	dw_step_commit();
+	if (waited >= dw_horizon_wait * 1000.0)
+	{
+		w->plain = true;
+		w->plain_xmin = found ? h.xmin : InvalidTransactionId;
+		w->starving = false;
+		w->horizon_pid = 0;
+		ereport(LOG,
+				(errmsg("pg_dualwrite worker of migration %d: dead rows can't be removed because of %s; going on, and the table grows",
+						w->migration_id, found ? h.who : "a snapshot")));
+		return;
+	}
+	w->horizon_pid = h.pid;
+	strlcpy(w->throttle.subject, found ? h.who : "", sizeof(w->throttle.subject));
+	dw_work_report(w, "waiting", psprintf("dead rows can't be removed because of %s", found ? h.who : "a snapshot"),
+				   "xmin_horizon", waited / 1000, dw_horizon_wait);
+	w->horizon_pid = 0;
+	dw_sleep(200);
+}
+
+/* Having waited enough for somebody's snapshot doesn't hold for anybody else's. */
+static void
+end_plain(DwWorker *w)
+{
+	DwHorizon	h;
+
+	dw_step_begin();
+	if (!dw_horizon(&h) || h.xmin != w->plain_xmin)
+		w->plain = false;
+	dw_step_commit();
+}
+
+/* Once a second: helpers that are missing are started, and everyone is counted. */
+static void
+call_helpers(DwWorker *w)
+{
+	int			parts[MAX_PARTS];
+	int			n;
+	int			live = 1;
+	int			want;
+
+	if (dw_ms_since(w->helped) < DW_HEARTBEAT_MS)
+		return;
+	INSTR_TIME_SET_CURRENT(w->helped);
+	dw_step_begin();
+	n = dw_progress_unfinished(((DwMember *) list_nth(w->m->members, w->member))->id, "fill", MAX_PARTS, parts);
+	want = Min(w->options.workers, n);
+	for (int slot = 0; slot < Max(w->options.workers, 1); slot++)
+	{
+		if (slot == w->slot)
+			continue;
+		if (dw_piece_locked(DW_LOCK_WORKER, w->migration_id, slot))
+			live++;
+		else if (w->slot == 0 && slot < want)
+			(void) dw_worker_launch_helper(w->migration_id, slot);
+	}
+	dw_step_commit();
+	w->throttle.workers = live;
+}
+
+static int64
+index_blocks(Oid relid)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	int64		blocks = 0;
+	ListCell   *lc;
+
+	if (rel == NULL)
+		return 0;
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		blocks += RelationGetNumberOfBlocks(index);
+		index_close(index, AccessShareLock);
+	}
+	relation_close(rel, AccessShareLock);
+	return blocks;
+}
+
+/*
+ * At each quarter, if the option says so and the indexes have grown: those
+ * whose order is the table's don't, the others do, as each of their pages gets
+ * a few entries from every range.  VACUUM here waits for nobody, and goes easy
+ * on the disk.
+ */
+static void
+vacuum(DwWorker *w)
+{
+	DwMember   *b = list_nth(w->m->members, w->member);
+	int64		done;
+	int64		total;
+	int			quarter;
+	char	   *table = NULL;
+
+	dw_step_begin();
+	dw_progress_sum(b->id, "fill", &done, &total);
+	quarter = total > VACUUM_BLOCKS ? (int) (done * 4 / total) : 0;
+	if (w->vacuumed < 0)
+	{
+		w->vacuumed = quarter;
+		w->index_blocks = index_blocks(b->relid);
+	}
+	if (quarter > w->vacuumed && quarter < 4 && index_blocks(b->relid) > w->index_blocks * 1.01)
+	{
+		MemoryContext old = MemoryContextSwitchTo(w->step);
+
+		table = dw_table_name(b->relid);
+		MemoryContextSwitchTo(old);
+	}
+	dw_step_commit();
+	w->vacuumed = quarter;
+	if (table == NULL)
+		return;
+	dw_work_report(w, "running", "VACUUM", NULL, 0, 0);
+	w->vacuuming = true;
+	dw_toplevel(psprintf("VACUUM (SKIP_LOCKED, TRUNCATE false) %s", table));
+	w->vacuuming = false;
+}
+
+static void
+fault_between(DwWorker *w)
+{
+	if (!dw_fault_armed("fill_between", w->m->name))
+		return;
+	dw_step_begin();
+	dw_fault_here("fill_between", w->m->name);
+	dw_step_commit();
+}
+
+bool
 dw_work_fill(DwWorker *w)
 {
 	DwMember   *b = list_nth(w->m->members, w->member);
-	DwProgress	p;
-	bool		through;
+	FillResult	result;
+	bool		last = w->member + 1 == list_length(w->m->members);
+	bool		unclaim;
 	bool		filled = false;
-	bool		fault;
+	int			part = w->part;
 
 	if (!dw_throttle_go(w, true))
-		return;
+		return true;
 	dw_step_begin();
-	through = fill_member(w, b, &p);
-	fault = dw_fault_armed("fill_between", w->m->name);
-	if (through && w->member + 1 == list_length(w->m->members) && dw_work_unchanged(w))
+	result = fill_member(w, b, &unclaim);
+	if (result == FILL_THROUGH && last && dw_work_unchanged(w))
 	{
 		dw_filled(w->m);
 		filled = true;
 	}
 	dw_step_commit();
+	if (unclaim || result == FILL_THROUGH)
+		dw_work_unclaim(w);		/* only now: whoever takes it must see what became of it */
 	if (filled)
 		w->stamp = NULL;		/* only now: should the commit fail, it is the migration that it was */
-	if (fault)
+	if (w->m == NULL || w->stamp == NULL)
+		return true;
+	fault_between(w);
+
+	if (result != FILL_STARVED)
+		w->starving = false;
+	if (w->plain && !w->range_active)
+		end_plain(w);
+	if (result == FILL_BATCH || result == FILL_OTHERS)
+		call_helpers(w);
+	if (w->slot == 0 && w->options.vacuum && !w->range_active && part >= 0)
+		vacuum(w);
+	switch (result)
 	{
-		dw_step_begin();
-		dw_fault_here("fill_between", w->m->name);
-		dw_step_commit();
+		case FILL_BATCH:
+			dw_throttle_rest(w);
+			break;
+		case FILL_LOCKED:
+			dw_work_report(w, "waiting", "rows that the backfill passed over are still locked", NULL, 0, 0);
+			dw_sleep(200);
+			break;
+		case FILL_STARVED:
+			starve(w);
+			break;
+		case FILL_OTHERS:
+			if (w->slot > 0 && last)
+				return false;
+			if (w->slot > 0)
+				w->member++;
+			else
+			{
+				dw_work_report(w, "running", "the last parts are with the other workers", NULL, 0, 0);
+				dw_sleep(50);
+			}
+			break;
+		case FILL_THROUGH:
+			w->member = (w->member + 1) % list_length(w->m->members);
+			break;
 	}
-	if (through)
-	{
-		w->member = (w->member + 1) % list_length(w->m->members);
-		w->range_active = false;
-		return;
-	}
-	if (w->still_locked)
-	{
-		dw_work_report(w, "waiting", "rows that the backfill passed over are still locked", NULL, 0, 0);
-		dw_sleep(200);
-	}
-	else
-		dw_throttle_rest(w);
+	return true;
 }

@@ -137,7 +137,7 @@ end_verify(DwWorker *w)
 	foreach(lc, w->m->members)
 	{
 		/* dw_verify was faster, and has thrown the pass away */
-		if (!dw_progress_get(((DwMember *) lfirst(lc))->id, "verify", &p))
+		if (!dw_progress_get(((DwMember *) lfirst(lc))->id, "verify", 0, &p))
 			return;
 		t.rows += p.rows_done;
 		t.drifted += p.rows_drifted;
@@ -169,7 +169,7 @@ verify_member(DwWorker *w, DwMember *b, bool *restart)
 		return false;
 	}
 	INSTR_TIME_SET_CURRENT(start);
-	if (!dw_progress_get(b->id, "verify", &p) || p.relfilenode != dw_relfilenode(rel) || p.epoch != w->m->epoch)
+	if (!dw_progress_get(b->id, "verify", 0, &p) || p.relfilenode != dw_relfilenode(rel) || p.epoch != w->m->epoch)
 	{
 		*restart = true;
 		table_close(rel, NoLock);

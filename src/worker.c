@@ -67,6 +67,7 @@ typedef struct WorkerArgs
 	Oid			database;
 	int			migration_id;	/* 0: whatever there is */
 	TransactionId xid;			/* to wait for, or invalid */
+	int			slot;			/* 0; a helper: its own number */
 } WorkerArgs;
 
 StaticAssertDecl(sizeof(WorkerArgs) <= BGW_EXTRALEN, "worker arguments are too large");
@@ -84,8 +85,8 @@ launch(const WorkerArgs *args, const char *name)
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION | BGWORKER_INTERRUPTIBLE;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	/* also after a crash of some other backend, and after pg_terminate_backend */
-	worker.bgw_restart_time = 1;
+	/* also after a crash of some other backend, and after pg_terminate_backend; a helper is started again by its worker */
+	worker.bgw_restart_time = args->slot > 0 ? BGW_NEVER_RESTART : 1;
 	strlcpy(worker.bgw_library_name, "pg_dualwrite", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "dw_worker_main", sizeof(worker.bgw_function_name));
 	strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
@@ -102,6 +103,16 @@ dw_worker_launch(int migration_id)
 	if (!dw_worker_running(migration_id) && dw_worker_count() >= dw_max_workers)
 		return false;
 	return launch(&args, psprintf("pg_dualwrite worker (migration %d)", migration_id));
+}
+
+bool
+dw_worker_launch_helper(int migration_id, int slot)
+{
+	WorkerArgs	args = {.database = MyDatabaseId,.migration_id = migration_id,.slot = slot};
+
+	if (dw_worker_count() >= dw_max_workers)
+		return false;
+	return launch(&args, psprintf("pg_dualwrite worker (migration %d, helper %d)", migration_id, slot));
 }
 
 bool
@@ -163,7 +174,7 @@ after_error(DwWorker *w, ErrorData *error)
 			(errcode(error->sqlerrcode),
 			 errmsg("pg_dualwrite worker of migration %d: %s", w->migration_id, error->message),
 			 error->context ? errcontext("%s", error->context) : 0));
-	w->range_active = false;	/* its cursor may be ahead of what was committed */
+	dw_work_unclaim(w);			/* what is known of the part may be ahead of what was committed */
 	w->state = NULL;
 	if (w->m == NULL)
 	{
@@ -173,6 +184,8 @@ after_error(DwWorker *w, ErrorData *error)
 	}
 	if (ours)
 		;						/* a smaller batch at once */
+	else if (w->vacuuming)
+		;						/* it can do without */
 	else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		/* somebody wanted this statement to end, not the migration */
@@ -208,19 +221,12 @@ after_error(DwWorker *w, ErrorData *error)
 		}
 		dw_step_commit();
 	}
+	w->vacuuming = false;
 	/* to be read anew: what the step has done to the copy was undone, wherever else it had got to */
 	w->stamp = NULL;
 }
 
 /* ---- the loop ---- */
-
-static bool
-extension_present(void)
-{
-	Oid			nsp = get_namespace_oid(DW_SCHEMA, true);
-
-	return OidIsValid(nsp) && OidIsValid(get_relname_relid("migration", nsp));
-}
 
 /* One step of whatever is due; false if nothing is. */
 static bool
@@ -232,23 +238,24 @@ step(DwWorker *w)
 	{
 		bool		found;
 
+		dw_work_unclaim(w);
 		dw_step_begin();
-		found = extension_present() && dw_work_read(w);
+		found = dw_extension_present() && dw_work_read(w);
 		dw_step_commit();
 		if (!found)
 		{
 			w->m = NULL;
 			return false;
 		}
-		w->range_active = false;
 		w->member = 0;
 	}
-	else
+	/* a batch looks itself, under the table's lock */
+	else if (dw_work_due(w->m, NULL) != DW_WORK_FILL)
 	{
 		bool		same;
 
 		dw_step_begin();
-		same = extension_present() && dw_work_unchanged(w);
+		same = dw_extension_present() && dw_work_unchanged(w);
 		dw_step_commit();
 		if (!same)
 		{
@@ -258,7 +265,9 @@ step(DwWorker *w)
 	}
 	work = dw_work_due(w->m, NULL);
 	if (work == DW_WORK_FILL)
-		dw_work_fill(w);
+		return dw_work_fill(w);
+	else if (w->slot > 0)
+		return false;
 	else if (work == DW_WORK_BUILD)
 		dw_work_build(w);
 	else if (work == DW_WORK_VERIFY)
@@ -301,7 +310,7 @@ work_elsewhere(int migration_id)
 	ListCell   *lc;
 
 	dw_step_begin();
-	if (extension_present())
+	if (dw_extension_present())
 		foreach(lc, dw_migration_ids())
 		{
 			DwMigration *m = dw_migration_get(lfirst_int(lc));
@@ -316,14 +325,32 @@ work_elsewhere(int migration_id)
 	return found;
 }
 
-/* Works on one migration until there is nothing to do for a while. */
+/*
+ * Settings of this session that are easier on the server: WAL takes half the
+ * room where its page images are compressed (by lz4, which costs next to
+ * nothing), and our VACUUM goes about as fast as autovacuum does.
+ */
 static void
-work_on(int migration_id)
+go_easy(void)
 {
-	DwWorker	   *w = palloc0(sizeof(DwWorker));
+	if (strcmp(GetConfigOption("wal_compression", false, false), "off") == 0)
+		(void) set_config_option("wal_compression", "lz4", PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SET, true, DEBUG1, false);
+	(void) set_config_option("vacuum_cost_delay", "2ms", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET, true, DEBUG1, false);
+}
+
+/* Works on one migration until there is nothing to do for a while; a helper (slot above 0) until nothing can be helped with. */
+static void
+work_on(int migration_id, int slot)
+{
+	DwWorker   *w = palloc0(sizeof(DwWorker));
 	int			idle = 0;
 
 	w->migration_id = migration_id;
+	w->slot = slot;
+	w->part = DW_NO_PART;
+	w->vacuumed = -1;
+	INSTR_TIME_SET_CURRENT(w->helped);
+	go_easy();
 	w->cxt = AllocSetContextCreate(TopMemoryContext, "pg_dualwrite migration", ALLOCSET_SMALL_SIZES);
 	w->step = AllocSetContextCreate(TopMemoryContext, "pg_dualwrite step", ALLOCSET_DEFAULT_SIZES);
 	dw_step_use(w->step);
@@ -344,7 +371,7 @@ work_on(int migration_id)
 			idle = 0;
 		else
 		{
-			if (w->m == NULL || w->m->phase >= DW_FINALIZED)
+			if (w->m == NULL || w->m->phase >= DW_FINALIZED || slot > 0)
 				break;
 			dw_work_unlock_pass(w);
 			if (idle == 0)
@@ -357,8 +384,9 @@ work_on(int migration_id)
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
 	dw_work_unlock_pass(w);
+	dw_work_unclaim(w);
 	dw_step_begin();
-	if (extension_present())
+	if (slot == 0 && dw_extension_present())
 		dw_worker_gone(migration_id);
 	dw_step_commit();
 	MemoryContextSwitchTo(TopMemoryContext);
@@ -378,7 +406,7 @@ find_work(int preferred)
 	MemoryContext cxt = CurrentMemoryContext;
 
 	dw_step_begin();
-	if (extension_present())
+	if (dw_extension_present())
 	{
 		ids = dw_migration_ids();
 		if (preferred && list_member_int(ids, preferred))
@@ -457,9 +485,15 @@ dw_worker_main(Datum arg)
 		XactLockTableWait(args.xid, NULL, NULL, XLTW_None);
 		CommitTransactionCommand();
 	}
+	if (args.slot > 0)
+	{
+		if (dw_piece_lock(DW_LOCK_WORKER, args.migration_id, args.slot))
+			work_on(args.migration_id, args.slot);
+		proc_exit(0);
+	}
 	while ((id = find_work(args.migration_id)) != 0)
 	{
-		work_on(id);
+		work_on(id, 0);
 		dw_session_unlock(DW_LOCK_WORKER, id);
 		discard_session();
 	}

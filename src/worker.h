@@ -18,6 +18,9 @@ extern bool dw_worker_launch(int migration_id);
 /* Registers a worker that looks for work in a database (used by the launcher). */
 extern bool dw_worker_launch_database(Oid database);
 
+/* Registers a helper: a worker that only helps the migration's own one to fill.  Slots from 1. */
+extern bool dw_worker_launch_helper(int migration_id, int slot);
+
 /* Is a worker at work on this migration? */
 extern bool dw_worker_running(int migration_id);
 

@@ -35,6 +35,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "tuple.h"
 #include "writer.h"
 
 /*
@@ -143,16 +144,17 @@ lock_beside(DwWriter *w, ItemPointer tid, int n, const int *cols)
 }
 
 DwWriteResult
-dw_writer_update(DwWriter *w, HeapTuple old, bool locked, int n, int *cols, Datum *values, bool *nulls)
+dw_writer_update(DwWriter *w, HeapTuple old, TupleTableSlot *slot, bool locked, int n, int *cols, Datum *values, bool *nulls)
 {
 	TupleDesc	desc = RelationGetDescr(w->rel);
-	HeapTuple	new = heap_modify_tuple_by_cols(old, desc, n, cols, values, nulls);
+	HeapTuple	new = dw_tuple_replace(old, desc, slot, n, cols, values, nulls);
 	TU_UpdateIndexes update_indexes;
 	LockTupleMode lockmode;
 	TM_FailureData tmfd;
 	TM_Result	result;
 	List	   *recheck = NIL;
 
+	w->growth = (int) new->t_len - (int) old->t_len;
 	ResetPerTupleExprContext(w->estate);
 	ExecStoreHeapTuple(new, w->slot, true);
 	w->slot->tts_tableOid = RelationGetRelid(w->rel);

@@ -19,6 +19,7 @@ typedef struct DwWriter
 	TupleTableSlot *slot;
 	Snapshot	snapshot;
 	Bitmapset  *key;			/* columns of unique indexes, offset */
+	int			growth;			/* bytes that the last row grew by */
 } DwWriter;
 
 typedef enum DwWriteResult
@@ -37,10 +38,11 @@ extern DwWriter *dw_writer_open(Relation rel, Snapshot snapshot);
 extern void dw_writer_close(DwWriter *w);
 
 /*
- * Replaces columns of the row version `old`, which must be visible in the
- * writer's snapshot.  locked: its lock is already ours.  Raises what an UPDATE
+ * Replaces columns of the row version `old`, which the slot holds and which
+ * must be visible in the writer's snapshot.  locked: its lock is already ours.  Raises what an UPDATE
  * would raise (constraints, unique indexes).
  */
-extern DwWriteResult dw_writer_update(DwWriter *w, HeapTuple old, bool locked, int n, int *cols, Datum *values, bool *nulls);
+extern DwWriteResult dw_writer_update(DwWriter *w, HeapTuple old, TupleTableSlot *slot, bool locked,
+									  int n, int *cols, Datum *values, bool *nulls);
 
 #endif							/* DW_WRITER_H */

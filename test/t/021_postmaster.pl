@@ -44,13 +44,7 @@ sub kill_postmaster
 		last unless @children = grep { kill 0, $_ } @children;
 		sleep 0.02;
 	}
-	# one that was just being born may have been missed; then the shared memory is still in use for a moment
-	for (1 .. 100)
-	{
-		last if system_log('pg_ctl', '-w', '-D', $node->data_dir, '-l', $node->logfile, 'start') == 0;
-		sleep 0.1;
-	}
-	$node->_update_pid(1);
+	$node->start;
 	is(workers($node), 0, "kill -9 of the postmaster $when, and it starts again, without a worker");
 	return;
 }

@@ -1,0 +1,94 @@
+# Several workers on one migration: each has parts of its own, one that goes is
+# replaced, a crash of one ends all and costs nothing, and every row is right.
+# And what the backfill does about a snapshot that keeps dead rows alive.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DW;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = dw_node('workers', conf => "pg_dualwrite.horizon_wait = 1h\n");
+my $rows = 100000;              # three parts, at 34 rows a page
+
+# Waits until something has been done in so many parts.
+sub wait_parts
+{
+	my ($n, $test) = @_;
+	wait_until($node, "SELECT count(*) FILTER (WHERE rows_done > 0) >= $n FROM dualwrite.progress WHERE pass = 'fill'", $test);
+	return;
+}
+
+make_table($node, $rows);
+$node->safe_psql('postgres', 'ALTER TABLE t ADD COLUMN seen int');
+my $writers = start_writers($node, $rows, kinds => [ 'old', 'new' ]);
+$node->safe_psql('postgres', <<SQL);
+SELECT dw_begin('m', 't', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100', '{"workers": 3, "max_rows_per_second": 6000}')
+SQL
+wait_until($node, "SELECT cardinality(worker_pids) = 3 FROM dw_status WHERE migration = 'm'", 'three workers are at work');
+wait_parts(3, 'each on a part of its own');
+is(answer($node, "SELECT count(*) FROM dualwrite.progress WHERE pass = 'fill'"), 3, 'the table has three parts');
+is(answer($node, "SELECT blocks_total > 2500 FROM dw_progress WHERE migration = 'm'"), 't', 'dw_progress adds them up');
+
+# a helper that goes is replaced; so is the worker itself
+foreach my $which (3, 1)
+{
+	my $pid = answer($node, "SELECT worker_pids[$which] FROM dw_status WHERE migration = 'm'");
+	answer($node, "SELECT pg_terminate_backend($pid)");
+	wait_until($node, "SELECT cardinality(worker_pids) = 3 AND NOT $pid = ANY (worker_pids) FROM dw_status WHERE migration = 'm'",
+		"worker $which is replaced");
+}
+
+
+my $victim = answer($node, "SELECT worker_pids[2] FROM dw_status WHERE migration = 'm'");
+kill 9, $victim;
+ok($node->poll_query_until('postgres', undef, ''), 'the server is back after the crash of a helper');
+wait_until($node, "SELECT cardinality(worker_pids) >= 2 OR phase = 'ready' FROM dw_status WHERE migration = 'm'", 'the workers are back, too');
+full_speed($node, 'm');
+wait_ready($node, 'm', test => 'it becomes ready');
+stop_writers($writers);
+compare_writers($writers, 'every acknowledged write is there, and both sides of every row agree');
+is(answer($node, 'SELECT count(*) FROM t WHERE cents IS NULL AND amount IS NOT NULL'), 0, 'no row is left out');
+is(answer($node, "SELECT bool_and(finished) FROM dualwrite.progress WHERE pass = 'fill'"), 't', 'every part is finished');
+is(answer($node, 'SELECT count(*) FROM dualwrite.skipped'), 0, 'no block is left over');
+status_is($node, 'm', 'drifted + unconvertible', 0, 'nothing was recorded as drift');
+answer($node, "SELECT dw_abort('m')");
+
+# Somebody's snapshot: it says whose, waits, and the table doesn't double.
+$node->safe_psql('postgres', 'VACUUM FULL t');
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+my $pid = $holder->query_safe('SELECT pg_backend_pid()');
+my $size = answer($node, "SELECT pg_relation_size('t')");
+begin_cents($node, 'h');
+wait_until($node, "SELECT throttle_signal = 'xmin_horizon' FROM dw_progress WHERE migration = 'h'", 'dead rows that stay are noticed');
+is(answer($node, "SELECT throttle_subject FROM dw_progress WHERE migration = 'h'"), "pid $pid", '... and because of whom');
+is(answer($node, "SELECT $pid = ANY (blocked_by) FROM dw_progress WHERE migration = 'h'"), 't', '... as a blocker');
+status_is($node, 'h', 'state', 'waiting', '... and dw_status says that it waits');
+cmp_ok(answer($node, "SELECT pg_relation_size('t')"), '<', $size * 1.2, 'it waits rather than let the table grow');
+$holder->query_safe('COMMIT');
+wait_ready($node, 'h', test => 'it goes on when the snapshot is gone');
+cmp_ok(answer($node, "SELECT pg_relation_size('t')"), '<', $size * 1.25, 'the table has hardly grown');
+check_cents($node, 'every row is filled');
+answer($node, "SELECT dw_abort('h')");
+
+# ... but not for ever
+$node->safe_psql('postgres', 'VACUUM FULL t');
+$node->safe_psql('postgres', $_) foreach ("ALTER SYSTEM SET pg_dualwrite.horizon_wait = '2s'", 'SELECT pg_reload_conf()');
+$holder->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$holder->query_safe('SELECT 1');
+begin_cents($node, 'p');
+wait_ready($node, 'p', phase => 'verifying', test => 'after horizon_wait it goes on all the same');
+check_cents($node, 'every row is filled, again');
+$holder->query_safe('COMMIT');
+$holder->quit;
+
+check_log($node, 'the log speaks of what was done to the workers only',
+	qr/terminating connection because of crash of another server process/,
+	qr/the database system is (?:in recovery mode|starting up|shutting down|not yet accepting connections)/,
+	qr/terminating background worker "pg_dualwrite worker" due to administrator command/);
+$node->stop;
+done_testing();
