@@ -30,18 +30,18 @@ sub children
 	return @pids;
 }
 
-# kill -9, and a start once its children have noticed
+# kill -9, and a start once its children have noticed, and nobody takes it for alive
 sub kill_postmaster
 {
 	my ($when) = @_;
 	my ($pid) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 
 	kill 'STOP', $pid;
-	my @children = children($pid);
+	my @pids = ($pid, children($pid));
 	$node->kill9;
-	for (1 .. 1000)
+	for (1 .. 3000)
 	{
-		last unless @children = grep { kill 0, $_ } @children;
+		last unless @pids = grep { kill 0, $_ } @pids;
 		sleep 0.02;
 	}
 	$node->start;
