@@ -169,3 +169,38 @@ SELECT rows_checked, drifted, unconvertible FROM dw_verify('ru');
 SELECT dw_abort('ru', true) IS NOT NULL AS aborted;
 DROP TABLE ru;
 DROP FUNCTION ru_both;
+
+-- a function that calls itself immutable, and writes the table while its rules are read
+CREATE TABLE ru (id int PRIMARY KEY, a int);
+INSERT INTO ru VALUES (1, 1);
+CREATE FUNCTION ru_write() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('ru.write', 'off', false);
+	UPDATE ru SET a = a + 1 WHERE id = 1;
+END $$;
+CREATE FUNCTION ru_sly(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('ru.write', true) = 'on' THEN
+		PERFORM ru_write();
+	END IF;
+	RETURN $1;
+END $$;
+SELECT dw_begin('ru', 'ru', 'a', 'int', 'b', 'a + ru_sly(1)', 'b - ru_sly(1)');
+\c
+SET ru.write = 'on';
+INSERT INTO ru (id, a) VALUES (2, 2);
+-- once more, and caught by the function
+CREATE OR REPLACE FUNCTION ru_write() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('ru.write', 'off', false);
+	UPDATE ru SET a = a + 1 WHERE id = 1;
+EXCEPTION WHEN OTHERS THEN
+	RAISE NOTICE 'caught: %', SQLSTATE;
+END $$;
+SET ru.write = 'on';
+INSERT INTO ru (id, a) VALUES (2, 2);
+INSERT INTO ru (id, a) VALUES (3, 3);
+SELECT * FROM ru ORDER BY id;
+SELECT dw_abort('ru', true) IS NOT NULL AS aborted;
+DROP TABLE ru;
+DROP FUNCTION ru_sly, ru_write;

@@ -45,6 +45,7 @@ typedef struct DwRuleEntry
 {
 	int			member_id;		/* hash key */
 	bool		valid;			/* cleared by the relcache callback */
+	bool		loading;		/* c is not complete yet */
 	DwCompiled *c;				/* NULL: no such member, or ended */
 	Oid			relid;
 	CachedExpression **exprs[2];	/* of c's expressions, columns as parameters: these tell when they go stale */
@@ -366,6 +367,22 @@ entry_load(DwRuleEntry *entry, Relation rel)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Loading plans the rules, and planning may run functions of theirs.  One that
+ * calls itself immutable but writes the table comes here again, and there is
+ * nothing yet that it could be mirrored by.
+ */
+static void
+check_not_loading(DwRuleEntry *entry, Relation rel)
+{
+	if (entry->loading)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("table \"%s\" can't be written while its rules are being read", RelationGetRelationName(rel)),
+				 errdetail("A function that a rule of a migration calls writes the table that the rule belongs to."),
+				 errhint("Rules may only call functions that compute.")));
+}
+
 static DwRuleEntry *
 entry_get(int member_id, Relation rel)
 {
@@ -384,6 +401,7 @@ entry_get(int member_id, Relation rel)
 		memset(entry, 0, sizeof(*entry));
 		entry->member_id = member_id;
 	}
+	check_not_loading(entry, rel);
 
 	/*
 	 * Loading reads catalogs, and so may itself be told to look again; a few
@@ -391,16 +409,18 @@ entry_get(int member_id, Relation rel)
 	 */
 	for (int i = 0; i < 3 && (!entry_fresh(entry) || entry->relid != RelationGetRelid(rel)); i++)
 	{
+		entry->loading = true;
 		PG_TRY();
 		{
 			entry_load(entry, rel);
 		}
 		PG_CATCH();
 		{
-			entry->valid = false;
+			entry->valid = entry->loading = false;
 			PG_RE_THROW();
 		}
 		PG_END_TRY();
+		entry->loading = false;
 	}
 	return entry;
 }
