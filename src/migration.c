@@ -335,7 +335,8 @@ fill_batch_now(DwRule *rule, Relation rel, DwRange *range)
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	DwRange		saved = *range;
-	DwBatch		batch = {.max_rows = INT_MAX,.max_ms = 1e18};
+	/* plain: what keeps dead versions from being pruned, a snapshot or this very transaction, can't be waited for here */
+	DwBatch		batch = {.max_rows = INT_MAX,.max_ms = 1e18,.plain = true};
 	volatile bool again = false;
 
 	BeginInternalSubTransaction(NULL);
@@ -365,7 +366,7 @@ fill_batch_now(DwRule *rule, Relation rel, DwRange *range)
 	CurrentResourceOwner = owner;
 	if (again)
 	{
-		DwBatch		careful = {.max_rows = INT_MAX,.max_ms = 1e18,.careful = true};
+		DwBatch		careful = {.max_rows = INT_MAX,.max_ms = 1e18,.plain = true,.careful = true};
 
 		*range = saved;
 		dw_fill_batch(rule, rel, range, &careful);
