@@ -197,3 +197,12 @@ SELECT unconvertible FROM dw_status WHERE migration = 'me' AND finished_at IS NU
 SELECT dw_switch('me');
 SELECT dw_abort('me');
 DROP TABLE me;
+
+-- the key of a row that is recorded is as large as an index allows
+CREATE TABLE me (id text PRIMARY KEY, a text);
+SELECT dw_begin('me', 'me', 'a', 'int', 'b');
+INSERT INTO me SELECT string_agg(chr(35 + abs(hashint4(i)::bigint)::int % 56), '' ORDER BY i), 'x' FROM generate_series(1, 2688) i;
+UPDATE me SET a = 'y';
+SELECT length(key->>'id'), old_values, reason FROM dw_drift WHERE migration = 'me' AND repaired_at IS NULL AND relation = 'me'::regclass;
+SELECT dw_abort('me', true) IS NOT NULL AS aborted;
+DROP TABLE me;

@@ -178,7 +178,8 @@ CREATE TABLE dualwrite.drift (
     repaired_at     timestamptz
 );
 CREATE INDEX drift_open ON dualwrite.drift (member_id, row_ctid) WHERE repaired_at IS NULL;
-CREATE INDEX drift_open_key ON dualwrite.drift (member_id, key) WHERE repaired_at IS NULL;
+-- by hash: a key may be as large as an index of the table allows, and is larger here
+CREATE INDEX drift_open_key ON dualwrite.drift USING hash (key) WHERE repaired_at IS NULL;
 
 CREATE TABLE dualwrite.event (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
