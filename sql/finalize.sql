@@ -187,3 +187,27 @@ SELECT * FROM fi_view ORDER BY 1;
 DROP VIEW fi_view;
 SELECT dw_abort('fi 2');
 DROP TABLE fi;
+
+-- a primary key with a sequence, which the new column's default has to share: the sequence is handed over, or not dropped
+SET client_min_messages = warning;
+CREATE TABLE fi (id serial PRIMARY KEY, note text);
+INSERT INTO fi (note) VALUES ('one'), ('two');
+SELECT dw_begin('fi', 'fi', 'id', 'bigint', 'id8');
+SELECT dw_switch('fi');
+ALTER TABLE fi ALTER id8 SET NOT NULL, ALTER id8 SET DEFAULT nextval('fi_id_seq');
+CREATE UNIQUE INDEX fi_id8 ON fi (id8);
+SELECT dw_finalize('fi');
+BEGIN;
+ALTER TABLE fi DROP CONSTRAINT fi_pkey, ADD CONSTRAINT fi_pkey PRIMARY KEY USING INDEX fi_id8;
+SELECT dw_finalize('fi');
+\echo :SQLSTATE
+ROLLBACK;
+ALTER SEQUENCE fi_id_seq OWNED BY fi.id8;
+BEGIN;
+ALTER TABLE fi DROP CONSTRAINT fi_pkey, ADD CONSTRAINT fi_pkey PRIMARY KEY USING INDEX fi_id8;
+SELECT dw_finalize('fi');
+COMMIT;
+INSERT INTO fi (note) VALUES ('three');
+SELECT * FROM fi ORDER BY id8;
+RESET client_min_messages;
+DROP TABLE fi;

@@ -291,6 +291,28 @@ CREATE FUNCTION dualwrite.proof_constraint(member integer, relation oid) RETURNS
                       AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = 'dualwrite.same'::pg_catalog.regproc);
     END;
 
+-- what is wrong with the triggers of a member; NULL if nothing.  As dw_attach_problem() sees it, without a lock on the table
+CREATE FUNCTION dualwrite.mirror_problem(member integer, relation oid) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+    SELECT CASE WHEN s.last IS NULL THEN pg_catalog.format('the mirror''s trigger on table "%s" is missing', s.relname)
+                WHEN s.disabled THEN pg_catalog.format('the mirror''s trigger on table "%s" is not enabled ALWAYS', s.relname)
+                WHEN s.highest > s.last THEN pg_catalog.format('trigger "%s" of table "%s" fires after the mirror''s', s.highest, s.relname) END
+      FROM (SELECT r.relname,
+                   pg_catalog.max(t.tgname COLLATE "C") FILTER (WHERE t.ours AND t.tgnargs = 1) AS last,
+                   pg_catalog.bool_or(t.tgenabled <> 'A') FILTER (WHERE t.ours) AS disabled,
+                   pg_catalog.max(t.tgname COLLATE "C") FILTER (WHERE t.tgfoid <> 'dualwrite.mirror'::pg_catalog.regproc) AS highest
+              FROM pg_catalog.pg_class r
+              LEFT JOIN (SELECT g.*, g.tgfoid = 'dualwrite.mirror'::pg_catalog.regproc
+                                AND pg_catalog.substr(g.tgargs, 1, pg_catalog.length(member::pg_catalog.text) + 1)
+                                    = pg_catalog.decode(member::pg_catalog.text, 'escape') || '\x00'::pg_catalog.bytea AS ours
+                           FROM pg_catalog.pg_trigger g
+                          -- BEFORE ROW triggers on INSERT or UPDATE
+                          WHERE g.tgrelid = relation AND NOT g.tgisinternal AND g.tgtype & 3 = 3 AND g.tgtype & 20 <> 0) t ON true
+             WHERE r.oid = relation
+             GROUP BY r.relname) s;
+    END;
+
 -- versions, in the system catalogs, of everything that a verification relies on:
 -- our triggers, row triggers that fire after them, the rules, what they call and
 -- the columns that they name, the proof constraint (whether it is VALIDATEd makes no difference)
@@ -524,6 +546,8 @@ WITH live AS (
      GROUP BY 1, 2
 ), base AS (
     SELECT m.*, l.pids, w.state AS w_state, w.reason AS w_reason, w.since AS w_since, w.heartbeat_at, w.blocked_by, w.replica_lag,
+           CASE WHEN w.state = 'throttled' AND w.reason = w.throttle_signal
+                THEN format(': %s, limit %s', round(w.throttle_value::numeric, 1), round(w.throttle_limit::numeric, 1)) END AS w_values,
            pg_is_in_recovery() AS standby,
            c.paused, c.reason AS pause_reason, c.since AS pause_since,
            m.home <> dualwrite.home() AS copied,
@@ -539,6 +563,8 @@ WITH live AS (
              WHERE b.migration_id = m.id AND d.repaired_at IS NULL AND d.reason = 'unconvertible') AS open_unconvertible,
            NOT EXISTS (SELECT 1 FROM dualwrite.member b WHERE b.migration_id = m.id AND NOT b.has_backward) AS two_way,
            (SELECT bool_and(EXISTS (SELECT 1 FROM pg_catalog.pg_class r WHERE r.oid = b.relation)) FROM dualwrite.member b WHERE b.migration_id = m.id) AS present,
+           CASE WHEN m.phase NOT IN ('finalized', 'aborted') AND m.home = dualwrite.home()
+                THEN (SELECT min(dualwrite.mirror_problem(b.id, b.relation)) FROM dualwrite.member b WHERE b.migration_id = m.id) END AS mirror_problem,
            (SELECT array_agg(b.relation ORDER BY b.ord) FROM dualwrite.member b WHERE b.migration_id = m.id) AS relations,
            coalesce(pg_catalog.pg_has_role((SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id), 'USAGE'), false) AS mine,
            (SELECT w.owner FROM dualwrite.owners w WHERE w.id = m.id)::regrole AS owner_now,
@@ -564,14 +590,14 @@ WITH live AS (
     SELECT s.*, q.samples, q.sample_drift,
            CASE WHEN s.phase IN ('finalized', 'aborted') THEN 'idle'
                 WHEN NOT coalesce(s.present, false) THEN 'failed'
-                WHEN s.failed THEN 'failed'
+                WHEN s.failed OR s.mirror_problem IS NOT NULL THEN 'failed'
                 WHEN s.copied OR coalesce(s.paused, false) THEN 'paused'
                 WHEN s.mirror <> 'both' THEN 'waiting'
                 -- what the primary has reported lately
                 WHEN s.work AND s.standby THEN CASE WHEN greatest(s.heartbeat_at, s.last_batch_at) > clock_timestamp() - interval '1 minute'
                                                     THEN coalesce(s.w_state, 'no_worker') ELSE 'no_worker' END
                 WHEN s.work AND s.pids IS NULL THEN 'no_worker'
-                WHEN s.work OR s.pids IS NOT NULL AND s.checking <> 0 THEN coalesce(s.w_state, 'running')
+                WHEN s.work OR s.pids IS NOT NULL AND s.checking <> 0 THEN coalesce(nullif(s.w_state, 'idle'), 'running')
                 ELSE 'idle' END AS state_now,
            CASE WHEN s.phase IN ('ready', 'switched', 'finalized') AND NOT s.heal THEN 100
                 WHEN s.phase = 'aborted' THEN NULL
@@ -588,15 +614,18 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
        f.state_now AS state,
        CASE f.state_now
             WHEN 'failed' THEN CASE WHEN NOT coalesce(f.present, false) THEN 'the table was dropped'
-                                    WHEN f.mine THEN f.last_error ELSE 'the error is shown to the owner' END
-            WHEN 'paused' THEN CASE WHEN f.copied THEN 'this database is a restored copy of the one where the migration began' ELSE f.pause_reason END
+                                    WHEN NOT f.failed OR f.last_error = f.mirror_problem THEN f.mirror_problem
+                                    ELSE concat_ws('; ', CASE WHEN f.mine THEN f.last_error ELSE 'the error is shown to the owner' END, f.mirror_problem) END
+            WHEN 'paused' THEN CASE WHEN f.copied THEN 'this database is a restored copy of the one where the migration began'
+                                 ELSE coalesce(f.pause_reason, 'by dw_pause; dw_events tells by whom') END
             WHEN 'waiting' THEN CASE WHEN f.mirror <> 'both' THEN format('the mirror is set to %s: writes make the sides part', f.mirror)
                                      WHEN f.standby THEN coalesce(f.w_reason || '; ', '') || 'its worker is on the primary'
                                      ELSE f.w_reason END
             WHEN 'no_worker' THEN CASE WHEN f.standby THEN 'no background worker on the primary has reported for a minute' ELSE 'no background worker is running for it' END
             WHEN 'idle' THEN NULL
-            ELSE CASE WHEN f.standby THEN coalesce(f.w_reason || '; ', '') || 'its worker is on the primary' ELSE f.w_reason END END AS state_reason,
-       CASE f.state_now WHEN 'failed' THEN f.last_error_at WHEN 'paused' THEN f.pause_since WHEN 'idle' THEN f.phase_since ELSE f.w_since END AS state_since,
+            ELSE CASE WHEN f.standby THEN coalesce(f.w_reason || coalesce(f.w_values, '') || '; ', '') || 'its worker is on the primary'
+                      ELSE f.w_reason || coalesce(f.w_values, '') END END AS state_reason,
+       CASE f.state_now WHEN 'failed' THEN CASE WHEN f.failed THEN f.last_error_at END WHEN 'paused' THEN f.pause_since WHEN 'idle' THEN f.phase_since ELSE f.w_since END AS state_since,
        CASE WHEN f.phase IN ('switched', 'finalized') THEN 'new' ELSE 'old' END AS authority,
        f.pct AS percent_done,
        CASE WHEN f.pct IS NOT NULL THEN '[' || repeat('#', (f.pct / 5)::integer) || repeat('.', 20 - (f.pct / 5)::integer) || ']' END AS bar,
@@ -604,7 +633,7 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
        CASE WHEN f.work AND f.blocks_done > 0 AND f.last_batch_at > f.pass_started
             THEN justify_interval(date_trunc('second', (f.last_batch_at - f.pass_started) * ((f.blocks_total - f.blocks_done)::float8 / f.blocks_done))) END AS time_left,
        CASE WHEN f.phase = 'backfilling' OR f.heal
-            THEN greatest(f.skipped, (f.rows_estimated * (1 - f.blocks_done::float8 / greatest(f.blocks_total, 1)))::bigint) ELSE 0 END AS pending_rows,
+            THEN greatest(f.skipped, (nullif(f.rows_estimated, 0) * (1 - f.blocks_done::float8 / greatest(f.blocks_total, 1)))::bigint) ELSE 0 END AS pending_rows,
        CASE WHEN f.phase = 'backfilling' OR f.heal THEN clock_timestamp() - coalesce(f.pass_started, f.phase_since) END AS pending_age,
        CASE WHEN dualwrite.may_monitor() AND f.pids IS NOT NULL THEN f.replica_lag END AS replica_lag,
        f.open_drift - f.open_unconvertible AS drifted,
@@ -639,12 +668,17 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
        -- a standby refuses verbs that write
        regexp_replace(CASE WHEN f.phase IN ('finalized', 'aborted') THEN '-- nothing: the migration has ended'
             WHEN NOT coalesce(f.present, false) THEN format('SELECT dw_abort(%L); -- the table was dropped', f.name)
-            WHEN f.failed AND f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- mend these rows (or CALL dw_reconcile), then dw_resume', f.name)
+            WHEN f.mirror_problem IS NOT NULL THEN format('SELECT dw_resume(%L); -- mends the mirror, and every row is compared again', f.name)
+            WHEN f.failed AND f.open_drift > 0 THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- mend these rows%s, then dw_resume',
+                                                           f.name, CASE WHEN f.open_drift > f.open_unconvertible THEN ' (or CALL dw_reconcile)' END)
             WHEN f.failed THEN format('SELECT dw_resume(%L); -- once what last_error says is mended', f.name)
             WHEN f.state_now = 'paused' THEN format('SELECT dw_resume(%L); -- it is paused', f.name)
             WHEN f.mirror <> 'both' THEN format('SELECT dw_set(%L, ''{"mirror": "both"}''); -- the mirror is not on both ways', f.name)
             WHEN f.state_now = 'no_worker' THEN 'SELECT dw_ensure_workers(); -- no background worker is running for it'
-            WHEN f.phase IN ('backfilling', 'building', 'verifying') THEN format('CALL dw_wait(%L); -- the worker is at work', f.name)
+            WHEN f.phase IN ('backfilling', 'building', 'verifying') THEN 
+                 format('CALL dw_wait(%L); -- %s', f.name, CASE f.state_now WHEN 'throttled' THEN 'it goes on by itself; dw_progress says what holds it back'
+                                                                            WHEN 'waiting' THEN 'it goes on once the sessions in blockers have ended'
+                                                                            ELSE 'the worker is at work' END)
             WHEN f.open_drift > CASE WHEN f.phase = 'switched' THEN f.open_unconvertible ELSE 0 END THEN format('SELECT * FROM dw_drift WHERE migration = %L AND repaired_at IS NULL; -- these rows differ: mend them, then dw_verify', f.name)
             WHEN f.heal OR f.two_way AND NOT coalesce(f.verified, false) THEN format('SELECT * FROM dw_verify(%L); -- not verified since the last change of the mirror', f.name)
             WHEN f.phase = 'ready' AND f.proof AND NOT f.proven THEN format('SELECT proof FROM dw_status WHERE migration = %L; -- dw_switch waits until it is proven', f.name)

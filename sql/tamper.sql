@@ -77,6 +77,7 @@ SELECT tgname AS mirror FROM pg_trigger WHERE tgrelid = 'ta'::regclass AND tgnam
 ALTER TRIGGER :"mirror" ON ta RENAME TO a;
 UPDATE ta SET a = 7 WHERE id = 1;
 SELECT *, b = a * 10 AS ok FROM ta WHERE id = 1;
+SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'ta';
 SELECT dw_switch('ta');
 SELECT dw_resume('ta') IS NOT NULL AS resumed;
 SELECT string_agg(CASE WHEN tgname ~ 'first' THEN '[first]' WHEN tgname ~ 'dualwrite' THEN '[last]' ELSE tgname END, ' ' ORDER BY tgname COLLATE "C") FROM pg_trigger WHERE tgrelid = 'ta'::regclass;
@@ -85,6 +86,23 @@ CALL dw_reconcile('ta');
 SELECT *, b = a * 10 AS ok FROM ta WHERE id = 1;
 SELECT dw_switch('ta') IS NOT NULL AS switched;
 SELECT dw_rollback('ta') IS NOT NULL AS back;
+
+-- disabled, or dropped: dw_status says so before anybody has compared a row, and how to mend it, also where it is paused
+ALTER TABLE ta DISABLE TRIGGER USER;
+SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'ta';
+SELECT dw_pause('ta') IS NOT NULL AS paused;
+SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'ta';
+SELECT dw_resume('ta') IS NOT NULL AS resumed;
+SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'ta';
+ALTER TABLE ta ENABLE TRIGGER ALL;
+SELECT state, state_reason FROM dw_status WHERE migration = 'ta';
+SELECT tgname AS mirror FROM pg_trigger WHERE tgrelid = 'ta'::regclass \gset
+DROP TRIGGER :"mirror" ON ta;
+SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'ta';
+SELECT dw_resume('ta') IS NOT NULL AS resumed;
+SELECT dw_pause('ta') IS NOT NULL AS paused;
+SELECT state, state_reason FROM dw_status WHERE migration = 'ta';
+SELECT dw_resume('ta') IS NOT NULL AS resumed;
 RESET ROLE;
 
 -- a superuser may do more: without its rules the table can't be written, but the migration can be given up

@@ -520,7 +520,9 @@ check_may_flip(DwMigration *m, const char *verb, bool unconvertible_ok)
 		missing = psprintf(INT64_FORMAT " %s not consistent", drift, drift == 1 ? "row is" : "rows are");
 		if (drift == m->open_unconvertible && m->phase == DW_SWITCHED)
 			missing = psprintf("the old side can't hold the values of " INT64_FORMAT " %s", drift, drift == 1 ? "row" : "rows");
-		hint = "SELECT * FROM dw_verify(%1$s) shows them in dw_drift; mend them (or CALL dw_reconcile(%1$s)), and verify again.";
+		hint = drift == m->open_unconvertible && m->phase == DW_SWITCHED
+			? "dw_drift shows them. Go on with dw_finalize; or change these values, and SELECT * FROM dw_verify(%s)."
+			: "SELECT * FROM dw_verify(%1$s) shows them in dw_drift; mend them (or CALL dw_reconcile(%1$s)), and verify again.";
 	}
 	else if (inherits(m))
 	{
@@ -550,7 +552,8 @@ wrong_phase(DwMigration *m, const char *verb, const char *hint)
 			 errmsg("migration \"%s\" can't be %s: it is %s", m->name, verb, dw_enum_name(dw_phase_names, m->phase)),
 			 m->failed && m->last_error ? errdetail("It failed: %s.", m->last_error)
 			 : errdetail("Authority is with the %s side.", dw_side_name(DW_AUTHORITY(m->phase))),
-			 errhint(hint, quote_literal_cstr(m->name))));
+			 m->failed && m->phase < DW_READY ? errhint("next_step in dw_status says how to mend it; then SELECT dw_resume(%s).", quote_literal_cstr(m->name))
+			 : errhint(hint, quote_literal_cstr(m->name))));
 }
 
 static void
@@ -919,6 +922,8 @@ dw_require(PG_FUNCTION_ARGS)
 				 m->failed && m->last_error && has_privs_of_role(GetUserId(), m->owner) ? errdetail("It failed: %s.", m->last_error)
 				 : errdetail("Authority is with the %s side.", dw_side_name(DW_AUTHORITY(m->phase))),
 				 m->phase >= DW_FINALIZED ? errhint("It has ended; dw_events tells when and by whom.")
+				 : m->failed ? errhint("next_step in dw_status says how to mend it; then SELECT dw_resume(%s).", quote_literal_cstr(m->name))
+				 : m->phase >= DW_READY ? errhint("No worker does that: next_step in dw_status says which call comes next.")
 				 : errhint("CALL dw_wait(%s, %s) waits for it.", quote_literal_cstr(m->name), quote_literal_cstr(phase))));
 	PG_RETURN_TEXT_P(result("migration \"%s\" is %s", m->name, dw_enum_name(dw_phase_names, m->phase)));
 }

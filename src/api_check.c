@@ -516,6 +516,7 @@ dw_wait(PG_FUNCTION_ARGS)
 					 errmsg("migration \"%s\" did not become %s in time", name, phase),
 					 errdetail("It is %s%s.", describe_status(name), m->paused ? ", and paused" : ""),
 					 m->paused ? errhint("SELECT dw_resume(%s).", quote_literal_cstr(name))
+					 : m->phase >= DW_READY && m->phase < DW_FINALIZED ? errhint("No worker does that: next_step in dw_status says which call comes next.")
 					 : errhint("It goes on in the background; next_step in dw_status says what to do.")));
 		if (TimestampDifferenceExceeds(told, GetCurrentTimestamp(), 10000))
 		{

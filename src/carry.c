@@ -193,6 +193,31 @@ dependents(Oid relid, DwSideColumns *sides)
 	return list;
 }
 
+/*
+ * A sequence goes with the column that owns it.  One that something else uses,
+ * as the new column's default does once it shares the old one's, must not.
+ */
+static char *
+shared_sequences(Oid relid, DwSideColumns *sides)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	char	   *list;
+
+	dw_run_begin(&run, dw_own_role());
+	list = ASK("SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('sequence %s (for %s)', s.oid::pg_catalog.regclass,"
+			   "   pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)), ', ')"
+			   " FROM pg_catalog.pg_depend o JOIN pg_catalog.pg_class s ON s.oid = o.objid AND s.relkind = 'S'"
+			   " JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = s.oid AND d.deptype = 'n'"
+			   " WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+			   " AND o.refobjid = $1 AND o.refobjsubid = ANY ($2) AND o.deptype IN ('a', 'i')"
+			   " AND NOT (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND EXISTS (SELECT 1 FROM pg_catalog.pg_attrdef f"
+			   "          WHERE f.oid = d.objid AND f.adrelid = $1 AND f.adnum = ANY ($2)))"
+			   " AND $3 IS NOT NULL AND $4 IS NOT NULL AND $5 IS NOT NULL AND $6 IS NOT NULL", relid, sides, cxt);
+	dw_run_end(&run);
+	return list;
+}
+
 void
 dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides)
 {
@@ -211,6 +236,14 @@ dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides)
 				 errmsg("migration \"%s\" can't be finalized: other objects depend on the old side: %s", m->name, list),
 				 errdetail("They use columns of table \"%s\" that would be dropped.", get_rel_name(relid)),
 				 errhint("Let them use the new side, or drop them; nothing is ever dropped with CASCADE.")));
+	list = shared_sequences(relid, sides);
+	if (list)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("migration \"%s\" can't be finalized: the old side owns what something else uses: %s", m->name, list),
+				 errdetail("A sequence is dropped together with the column that owns it."),
+				 errhint("ALTER SEQUENCE ... OWNED BY %s.%s hands it over.", dw_table_name(relid),
+						 quote_identifier(linitial(sides->names[DW_NEW])))));
 }
 
 List *
