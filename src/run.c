@@ -208,7 +208,10 @@ holds_table_locks(void)
 	return held;
 }
 
-/* Who holds locks on the tag, for the error message; palloc'd. */
+/*
+ * Who holds locks on the tag, for the error message; palloc'd.  What a session
+ * runs is told to those only whom pg_stat_activity would tell.
+ */
 static char *
 describe_holders(const LOCKTAG *tag, LOCKMODE mode)
 {
@@ -216,6 +219,7 @@ describe_holders(const LOCKTAG *tag, LOCKMODE mode)
 	VirtualTransactionId *vxid = GetLockConflicts(tag, mode, NULL);
 	DwRun		run;
 	MemoryContext cxt = CurrentMemoryContext;
+	Oid			reader = GetUserId();
 
 	initStringInfo(&buf);
 	for (; VirtualTransactionIdIsValid(*vxid); vxid++)
@@ -226,6 +230,8 @@ describe_holders(const LOCKTAG *tag, LOCKMODE mode)
 		name = psprintf("%d/%u", dw_vxid_backend(*vxid), vxid->localTransactionId);
 		dw_run_begin(&run, dw_own_role());
 		found = DW_SQL("SELECT CASE WHEN l.pid IS NULL THEN pg_catalog.format('prepared transaction \"%s\"', x.gid)"
+					   " WHEN NOT coalesce(pg_catalog.pg_has_role($2, a.usesysid, 'USAGE') OR pg_catalog.pg_has_role($2, 'pg_read_all_stats', 'USAGE'), false)"
+					   " THEN pg_catalog.format('pid %s', l.pid)"
 					   " ELSE pg_catalog.format('pid %s (%s): %s', l.pid, coalesce(a.state, a.backend_type),"
 					   " pg_catalog.left(pg_catalog.regexp_replace(coalesce(a.query, ''), '\\s+', ' ', 'g'), 200)) END"
 					   " FROM pg_catalog.pg_locks l"
@@ -234,7 +240,7 @@ describe_holders(const LOCKTAG *tag, LOCKMODE mode)
 					   " LEFT JOIN pg_catalog.pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'"
 					   "      AND t.virtualtransaction = l.virtualtransaction"
 					   " LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid"
-					   " WHERE l.virtualtransaction = $1 AND l.granted LIMIT 1", DW_TEXT(name)) > 0;
+					   " WHERE l.virtualtransaction = $1 AND l.granted LIMIT 1", DW_TEXT(name), DW_OID(reader)) > 0;
 		if (found)
 			appendStringInfo(&buf, "%s%s", buf.len ? "; " : "", dw_sql_text(0, 0, cxt));
 		dw_run_end(&run);

@@ -9,6 +9,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DW;
+use DWSession;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -88,6 +89,19 @@ is(sql_ok($node, 'SELECT key, new_values FROM dw_drift WHERE repaired_at IS NULL
 is(sql_ok($node, 'SELECT count(*) FROM dw_drift', 'dw_drift', user => 'stranger'), 0, '... and to nobody else');
 is(sql_ok($node, "SELECT count(*) FROM dw_status WHERE last_error ~ '777' OR blockers::text ~ '777'", 'dw_status', user => 'stranger'), 0,
 	'... likewise dw_status');
+
+# who is in the way of a verb is named to the owner, but what others run is not shown
+my $holder = session_open($node->connstr('postgres'));
+my (undef, $pid) = session_do($holder, 'BEGIN; LOCK TABLE app.t IN SHARE MODE; SELECT pg_backend_pid()');
+session_do($holder, "SELECT 'a secret of postgres'");
+my $switch = "SET pg_dualwrite.lock_retries = 1; SET pg_dualwrite.lock_timeout = 50; SELECT dw_switch('rls')";
+sql_fails($node, $switch, '55P03', qr/DETAIL:  It is held by pid $pid\.\n/, 'the owner learns who holds the lock, and no more', user => 'member');
+sql_fails($node, $switch, '55P03', qr/DETAIL:  It is held by pid $pid \(idle in transaction\): SELECT 'a secret of postgres'/, '... and a superuser also why');
+$node->safe_psql('postgres', 'GRANT pg_read_all_stats TO member');
+sql_fails($node, $switch, '55P03', qr/DETAIL:  It is held by pid $pid \(idle in transaction\)/, '... and so does who may read all statistics', user => 'member');
+$node->safe_psql('postgres', 'REVOKE pg_read_all_stats FROM member');
+session_do($holder, 'ROLLBACK');
+session_close($holder);
 
 # --- another owner in the middle ---
 
@@ -346,6 +360,6 @@ foreach my $sql (
 check_cents($node, 'both sides of every row agree', table => 'mine');
 sql_ok($node, "SELECT dw_abort('evil', accept_loss => true)", 'the migration can be given up');
 nobody_escaped('in the end');
-check_log($node, 'the log is clean', qr/must be owner|permission denied|(?:rule|function) .* of migration "evil"/);
+check_log($node, 'the log is clean', qr/must be owner|permission denied|could not lock table|(?:rule|function) .* of migration "evil"/);
 $node->stop;
 done_testing();
