@@ -215,3 +215,15 @@ SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
 \echo :SQLSTATE
 DROP TABLE begin_t;
 DROP ACCESS METHOD begin_am;
+
+-- a temporary table is filled on the spot whatever its size, and not at the price of memory for each row
+CREATE FUNCTION be_peak() RETURNS int LANGUAGE sql AS
+ $$ SELECT (regexp_match(pg_read_file('/proc/self/status', 0, 8192), 'VmHWM:\s+(\d+) kB'))[1]::int $$;
+CREATE TEMP TABLE be_temp (id int PRIMARY KEY, a int);
+INSERT INTO be_temp SELECT i, i FROM generate_series(1, 100000) i;
+SELECT be_peak() AS peak \gset
+SELECT dw_begin('be_temp', 'be_temp', 'a', 'bigint', 'b');
+SELECT be_peak() - :peak < 30000 AS little_memory, count(*), count(*) FILTER (WHERE b = a) AS filled FROM be_temp;
+SELECT dw_abort('be_temp', true) IS NOT NULL AS aborted;
+DROP TABLE be_temp;
+DROP FUNCTION be_peak;

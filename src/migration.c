@@ -383,12 +383,16 @@ dw_fill_now(DwMigration *m)
 		DwMember   *b = lfirst(lc);
 		Relation	rel = table_open(b->relid, RowExclusiveLock);
 		BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+		MemoryContext turn;
 		DwRun		run;
 
 		dw_run_begin(&run, rel->rd_rel->relowner);
+		/* of a range: a temporary table may have any size */
+		turn = AllocSetContextCreate(CurrentMemoryContext, "pg_dualwrite fill", ALLOCSET_DEFAULT_SIZES);
 		(void) set_config_option("lock_timeout", "100", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		for (BlockNumber start = 0; start < nblocks; start += DW_RANGE_BLOCKS)
 		{
+			MemoryContext old = MemoryContextSwitchTo(turn);
 			DwRule	   *rule;
 			DwRange		range;
 
@@ -398,6 +402,8 @@ dw_fill_now(DwMigration *m)
 			dw_range_init(&range, start, Min(DW_RANGE_BLOCKS, nblocks - start));
 			fill_batch_now(rule, rel, &range);
 			PopActiveSnapshot();
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(turn);
 		}
 		dw_run_end(&run);
 		table_close(rel, NoLock);
