@@ -394,6 +394,7 @@ dw_set(PG_FUNCTION_ARGS)
 	DwOptions	was;
 	Jsonb	   *changes;
 	Jsonb	   *merged;
+	int64		epoch;
 	bool		barrier;
 	bool		disprove;
 	ListCell   *lc;
@@ -425,6 +426,7 @@ dw_set(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(result("the mirror of migration \"%s\" is off", name));
 	}
 	m = dw_verb_begin("dw_set()", name);
+	epoch = m->epoch;
 	dw_check_active(m);
 	dw_check_tables(m);
 	merged = merged_options(m, changes, &o);
@@ -454,7 +456,7 @@ dw_set(PG_FUNCTION_ARGS)
 	if (o.sample_rate > 0)
 		foreach(lc, m->members)
 			dw_attach_samples(((DwMember *) lfirst(lc))->id, ((DwMember *) lfirst(lc))->relid);
-	dw_migration_set_options(m, merged, o.mirror, o.conflict, o.on_error);
+	dw_migration_set_options(m, epoch, merged, o.mirror, o.conflict, o.on_error);
 	dw_event(m->id, m->name, "set", -1, -1, DatumGetCString(DirectFunctionCall1(jsonb_out, JsonbPGetDatum(changes))));
 	CommandCounterIncrement();
 	if (o.mirror != m->mirror)

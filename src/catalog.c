@@ -384,12 +384,24 @@ dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to)
 }
 
 void
-dw_migration_set_options(DwMigration *m, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error)
+dw_migration_set_options(DwMigration *m, int64 epoch, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET options = $2, mirror = $3, conflict = $4, on_error = $5 WHERE id = $1",
-				 DW_INT4(m->id), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
-				 DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
-				 DW_TEXT(dw_enum_name(dw_on_error_names, on_error)));
+	DwRun		run;
+	uint64		n;
+
+	/* the brake takes no lock: whoever pulls it must not find it released by a call that had looked before */
+	dw_run_begin(&run, dw_own_role());
+	n = DW_SQL("UPDATE dualwrite.migration SET options = $2, mirror = $3, conflict = $4, on_error = $5 WHERE id = $1 AND epoch = $6",
+			   DW_INT4(m->id), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
+			   DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
+			   DW_TEXT(dw_enum_name(dw_on_error_names, on_error)), DW_INT8(epoch));
+	dw_run_end(&run);
+	if (n != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the mirror of migration \"%s\" was changed meanwhile", m->name),
+				 errdetail("Somebody turned it off while this call was at work."),
+				 errhint("Look at dw_status and repeat the call.")));
 	invalidate(m);
 }
 

@@ -131,7 +131,8 @@ extern void dw_member_set_filling(DwMigration *m, bool filling);
 /* phase change, compare and set; 55000 if the phase is no longer `from` */
 extern void dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to);
 
-extern void dw_migration_set_options(DwMigration *m, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error);
+/* 55000 if a hole was opened since `epoch` */
+extern void dw_migration_set_options(DwMigration *m, int64 epoch, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error);
 
 /* mirror off, and nothing else, in one statement: overwrites nothing that someone else sets meanwhile */
 extern void dw_migration_brake(DwMigration *m);
