@@ -227,3 +227,19 @@ SELECT be_peak() - :peak < 30000 AS little_memory, count(*), count(*) FILTER (WH
 SELECT dw_abort('be_temp', true) IS NOT NULL AS aborted;
 DROP TABLE be_temp;
 DROP FUNCTION be_peak;
+
+-- workers that wait for the end of the transaction that has asked for them: one a migration, and no more than there may be
+CREATE TABLE begin_t (id int PRIMARY KEY, a int);
+INSERT INTO begin_t SELECT i, i FROM generate_series(1, 1000) i;
+SET pg_dualwrite.inline_limit = 0;
+BEGIN;
+SELECT dw_begin('begin', 'begin_t', 'a', 'bigint', 'b');
+SELECT sum(dw_ensure_workers()) AS more FROM generate_series(1, 40);
+SAVEPOINT s;
+SELECT dw_set('begin', '{"batch_time": 3}') FROM generate_series(1, 3);
+ROLLBACK TO s;
+SELECT dw_ensure_workers() AS more;
+SELECT count(*) < 5 AS few FROM pg_stat_activity WHERE backend_type = 'pg_dualwrite worker' AND datname = current_database();
+ROLLBACK;
+RESET pg_dualwrite.inline_limit;
+DROP TABLE begin_t;

@@ -74,6 +74,10 @@ StaticAssertDecl(sizeof(WorkerArgs) <= BGW_EXTRALEN, "worker arguments are too l
 
 static bool connected = false;
 
+/* see launched_here() */
+static List *launched = NIL;
+static LocalTransactionId launched_lxid = InvalidLocalTransactionId;
+
 /* ---- starting ---- */
 
 static bool
@@ -95,14 +99,42 @@ launch(const WorkerArgs *args, const char *name)
 	return RegisterDynamicBackgroundWorker(&worker, &handle);
 }
 
+/*
+ * Migrations whose workers this transaction has asked for.  These wait for its
+ * end before they take their lock, so nobody else knows of them, and there must
+ * neither be more of them than there may be workers, nor two for one migration.
+ * In TopTransactionContext; with lxid, tells a list of a transaction that is over.
+ */
+static List *
+launched_here(void)
+{
+	if (launched_lxid != dw_lxid())
+	{
+		launched = NIL;
+		launched_lxid = dw_lxid();
+	}
+	return launched;
+}
+
 bool
 dw_worker_launch(int migration_id)
 {
 	WorkerArgs	args = {MyDatabaseId, migration_id, GetTopTransactionIdIfAny()};
+	MemoryContext old;
 
-	if (!dw_worker_running(migration_id) && dw_worker_count() >= dw_max_workers)
+	if (list_member_int(launched_here(), migration_id))
+		return true;
+	if (!dw_worker_running(migration_id) && dw_worker_count() + list_length(launched) >= dw_max_workers)
 		return false;
-	return launch(&args, psprintf("pg_dualwrite worker (migration %d)", migration_id));
+	if (!launch(&args, psprintf("pg_dualwrite worker (migration %d)", migration_id)))
+		return false;
+	if (TransactionIdIsValid(args.xid))
+	{
+		old = MemoryContextSwitchTo(TopTransactionContext);
+		launched = lappend_int(launched, migration_id);
+		MemoryContextSwitchTo(old);
+	}
+	return true;
 }
 
 bool
@@ -140,7 +172,7 @@ dw_workers_start(int *refused)
 	{
 		DwMigration *m = dw_migration_get(lfirst_int(lc));
 
-		if (m == NULL || dw_work_due(m, NULL) == DW_WORK_NONE || dw_worker_running(m->id))
+		if (m == NULL || dw_work_due(m, NULL) == DW_WORK_NONE || dw_worker_running(m->id) || list_member_int(launched_here(), m->id))
 			continue;
 		if (dw_worker_launch(m->id))
 			started++;
