@@ -442,7 +442,11 @@ describe_status(const char *name)
 			   " || coalesce((SELECT '; blocked by pid ' || pg_catalog.string_agg(x::text, ', ') FROM pg_catalog.unnest(w.blocked_by) x), '')"
 			   " FROM dualwrite.migration m LEFT JOIN dualwrite.worker w ON w.migration_id = m.id"
 			   " LEFT JOIN dualwrite.member b ON b.migration_id = m.id AND b.ord = 1"
-			   " LEFT JOIN dualwrite.progress p ON p.member_id = b.id AND p.pass = CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END"
+			   /* one row for each of the parts that workers share */
+			   " LEFT JOIN LATERAL (SELECT pg_catalog.sum(q.blocks_total) AS blocks_total, pg_catalog.sum(q.blocks_done) AS blocks_done,"
+			   "   pg_catalog.sum(q.rows_per_second) FILTER (WHERE NOT q.finished) AS rows_per_second,"
+			   "   pg_catalog.min(q.started_at) AS started_at, pg_catalog.max(q.last_batch_at) AS last_batch_at FROM dualwrite.progress q"
+			   "   WHERE q.member_id = b.id AND q.pass = CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END) p ON true"
 			   " WHERE m.name = $1 ORDER BY m.id DESC LIMIT 1", DW_TEXT(name)) > 0)
 		s = dw_sql_text(0, 0, cxt);
 	dw_run_end(&run);
