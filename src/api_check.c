@@ -153,9 +153,10 @@ typedef struct Reconcile
 static void
 check_unchanged(DwMigration *m)
 {
-	DwMigration *now = dw_migration_get(m->id);
+	DwPhase		phase;
+	int64		epoch;
 
-	if (now != NULL && now->phase == m->phase && now->epoch == m->epoch)
+	if (dw_migration_look(m->id, &phase, &epoch) && phase == m->phase && epoch == m->epoch)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -56,6 +56,7 @@ enum
 	MIGRATION_ON_ERROR = 9,
 	MIGRATION_HEAL = 10,
 	MIGRATION_OPTIONS = 11,
+	MIGRATION_EPOCH = 12,
 	MIGRATION_HOME = 13,
 	MIGRATION_CHECKING = 14,
 	MEMBER_ID = 1,
@@ -1085,6 +1086,20 @@ append_version(StringInfo buf, const char *table, const char *index, int key)
 	appendStringInfo(buf, "%u %u/%u ", HeapTupleHeaderGetRawXmin(tup->t_data),
 					 ItemPointerGetBlockNumber(&tup->t_self), ItemPointerGetOffsetNumber(&tup->t_self));
 	heap_freetuple(tup);
+	return true;
+}
+
+bool
+dw_migration_look(int id, DwPhase *phase, int64 *epoch)
+{
+	TupleDesc	desc;
+	HeapTuple	tup = fetch_row("migration", "migration_pkey", MIGRATION_ID, id, &desc);
+	bool		isnull;
+
+	if (tup == NULL)
+		return false;
+	*phase = dw_enum_value(dw_phase_names, TextDatumGetCString(heap_getattr(tup, MIGRATION_PHASE, desc, &isnull)));
+	*epoch = DatumGetInt64(heap_getattr(tup, MIGRATION_EPOCH, desc, &isnull));
 	return true;
 }
 

@@ -113,6 +113,9 @@ extern char *dw_home(void);
 extern DwMigration *dw_migration_find(const char *name, bool missing_ok);
 extern DwMigration *dw_migration_get(int id);	/* NULL if none */
 
+/* Phase and epoch only, without SPI; false if there is none. */
+extern bool dw_migration_look(int id, DwPhase *phase, int64 *epoch);
+
 /* unfinished migrations of this database, ids by age */
 extern List *dw_migration_ids(void);
 

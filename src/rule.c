@@ -321,6 +321,35 @@ dw_rule_consistent(DwRule *rule, TupleTableSlot *slot, bool *lossy, ErrorData **
 }
 
 bool
+dw_rule_error_of_value(void)
+{
+	return about_value(geterrcode());
+}
+
+bool
+dw_rule_forward_holds(DwRule *rule, TupleTableSlot *slot)
+{
+	DwSideRule *side = &rule->side[DW_NEW];
+
+	if (unlikely(side->states == NULL))
+		init_states(rule, DW_NEW);
+	rule->econtext->ecxt_scantuple = slot;
+	for (int i = 0; i < side->n; i++)
+	{
+		DwColumn   *col = &side->cols[i];
+		bool		have_null;
+		bool		want_null;
+		Datum		have = slot_getattr(slot, col->attnum, &have_null);
+		Datum		want = ExecEvalExprSwitchContext(side->states[i], rule->econtext, &want_null);
+
+		if (have_null || want_null ? have_null != want_null
+			: col->typbyval ? have != want : !datum_image_eq(have, want, false, col->typlen))
+			return false;
+	}
+	return true;
+}
+
+bool
 dw_rule_initial(DwRule *rule, DwSide side, const Datum *values, const bool *nulls)
 {
 	DwSideRule *s = &rule->side[side];

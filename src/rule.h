@@ -103,6 +103,16 @@ extern bool dw_rule_same(DwRule *rule, DwSide side, const Datum *v1, const bool 
  */
 extern bool dw_rule_consistent(DwRule *rule, TupleTableSlot *slot, bool *lossy, ErrorData **error);
 
+/*
+ * The quick half of it: is new = forward(old)?  For a scan of many rows, where
+ * the caller catches what the rule raises (dw_rule_error_of_value), for all rows
+ * at once; not for DW_GUARD_SUBXACT.
+ */
+extern bool dw_rule_forward_holds(DwRule *rule, TupleTableSlot *slot);
+
+/* In PG_CATCH: does the error say that a value can't be converted?  If not, it has to be thrown on. */
+extern bool dw_rule_error_of_value(void);
+
 /* Has every column of the side its initial value (null or its constant default)? */
 extern bool dw_rule_initial(DwRule *rule, DwSide side, const Datum *values, const bool *nulls);
 

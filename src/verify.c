@@ -11,6 +11,7 @@
 
 #include "access/tableam.h"
 #include "executor/tuptable.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -58,6 +59,49 @@ note_drift(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Goes on to the next row that has to be looked at closely; false at the end.
+ * Nearly all rows are as forward says: they are passed over here, and what the
+ * rule raises for one of the others is caught once for all of them.
+ */
+static bool
+next_suspect(DwRule *rule, TableScanDesc scan, TupleTableSlot *slot, DwCheck *check)
+{
+	bool		quick = rule->side[DW_NEW].guard != DW_GUARD_SUBXACT;
+	MemoryContext cxt = CurrentMemoryContext;
+	uint32		holdoff = InterruptHoldoffCount;
+	volatile bool evaluating = false;
+	volatile bool more = true;
+
+	PG_TRY();
+	{
+		for (bool holds = true; holds;)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
+			{
+				more = false;
+				break;
+			}
+			dw_rule_reset(rule);
+			check->rows++;
+			evaluating = quick;
+			holds = quick && dw_rule_forward_holds(rule, slot);
+			evaluating = false;
+		}
+	}
+	PG_CATCH();
+	{
+		if (!evaluating || !dw_rule_error_of_value())
+			PG_RE_THROW();
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		InterruptHoldoffCount = holdoff;	/* ereport resets it */
+	}
+	PG_END_TRY();
+	return more;
+}
+
 void
 dw_check_blocks(DwRule *rule, Relation rel, Snapshot snapshot, BlockNumber start, BlockNumber end, DwCheck *check)
 {
@@ -72,13 +116,10 @@ dw_check_blocks(DwRule *rule, Relation rel, Snapshot snapshot, BlockNumber start
 	ItemPointerSet(&from, start, FirstOffsetNumber);
 	ItemPointerSet(&to, end - 1, MaxOffsetNumber);
 	scan = dw_beginscan_tidrange(rel, snapshot, &from, &to);
-	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
+	while (next_suspect(rule, scan, slot, check))
 	{
 		bool		lossy;
 
-		CHECK_FOR_INTERRUPTS();
-		dw_rule_reset(rule);
-		check->rows++;
 		if (!dw_rule_consistent(rule, slot, &lossy, NULL))
 			note_drift(rule, slot, check);
 		else if (lossy)
