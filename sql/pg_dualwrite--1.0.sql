@@ -633,6 +633,7 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
        CASE WHEN f.work AND f.blocks_done > 0 AND f.last_batch_at > f.pass_started
             THEN justify_interval(date_trunc('second', (f.last_batch_at - f.pass_started) * ((f.blocks_total - f.blocks_done)::float8 / f.blocks_done))) END AS time_left,
        CASE WHEN f.phase = 'backfilling' OR f.heal
+            -- before the first range of a table that was never analyzed, nobody knows
             THEN greatest(f.skipped, (nullif(f.rows_estimated, 0) * (1 - f.blocks_done::float8 / greatest(f.blocks_total, 1)))::bigint) ELSE 0 END AS pending_rows,
        CASE WHEN f.phase = 'backfilling' OR f.heal THEN clock_timestamp() - coalesce(f.pass_started, f.phase_since) END AS pending_age,
        CASE WHEN dualwrite.may_monitor() AND f.pids IS NOT NULL THEN f.replica_lag END AS replica_lag,

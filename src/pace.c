@@ -15,8 +15,9 @@
  *					has come down to 0.4 (a level: 0.75)
  *	 0.5 to 1		rate x 0.7
  *	 below 0.5		rate x 1.05, if what it allows is being used; x 1.15 while
- *					it is far below the rate at which it was slowed last; x 1.5
- *					until it is slowed for the first time
+ *					it is far below the rate at which it was slowed last, and
+ *					when nothing has slowed it for 10 s; x 1.5 until something
+ *					does for the first time
  *	 queues, 0.05 to 0.5	rate x 1 to x 0.7, in proportion
  *
  * Queues (lag, files waiting for the archive) fill as long as more comes than
@@ -36,10 +37,10 @@
  * Mean lag but for the half minute around the hang, and WAL written in five
  * minutes:
  *
- *	 as it stands						0.30 s	3210 MB
- *	 queues grow up to 0.5				1.22 s	2755 MB
- *	 without the look ahead				0.45 s	2883 MB
- *	 x 0.9 instead of x 0.7				0.64 s	3270 MB
+ *	 as it stands						0.34 s	3325 MB
+ *	 queues grow up to 0.5				1.10 s	2605 MB
+ *	 without the look ahead				0.51 s	2911 MB
+ *	 x 0.9 instead of x 0.7				0.69 s	3356 MB
  *	 x 1.05 instead of x 1.15			0.25 s	3038 MB
  *	 a threshold: pause above 5 s		6.14 s	3648 MB
  *
@@ -52,7 +53,7 @@
 #include "pace.h"
 
 #define START_RATE		(16.0 * 1024 * 1024)	/* one WAL segment a second */
-#define LOWEST_RATE		(64.0 * 1024)
+#define LOWEST_RATE		(256.0 * 1024)
 #define HIGHEST_RATE	1e12
 
 /* what the bucket holds, in seconds: a second of rest must not become a burst */
@@ -71,6 +72,7 @@
 #define GROW			1.05
 #define GROW_BACK		1.15
 #define NEAR_KNEE		0.75
+#define CALM_S			10.0
 #define SHRINK			0.7
 
 void
@@ -222,7 +224,7 @@ static double
 factor_at(const DwPace *pace, double load)
 {
 	if (load < LOAD_GROW)
-		return pace->ramp ? GROW_RAMP : pace->wal_rate < pace->knee * NEAR_KNEE ? GROW_BACK : GROW;
+		return pace->ramp ? GROW_RAMP : pace->wal_rate < pace->knee * NEAR_KNEE || pace->calm_s >= CALM_S ? GROW_BACK : GROW;
 	if (load >= LOAD_SOFT)
 		return SHRINK;
 	return 1 - (1 - SHRINK) * (load - LOAD_GROW) / (LOAD_SOFT - LOAD_GROW);
@@ -246,6 +248,7 @@ set_rate(DwPace *pace, double factor, double ceiling, int flow, int level, bool 
 	}
 	else if (!hold && !pace->stopped && used > pace->wal_rate * 0.7)
 		pace->wal_rate *= factor;
+	pace->calm_s = factor < 1 || pace->stopped ? 0 : pace->calm_s + seconds;
 	pace->shrinking = factor < 1;
 	if (pace->wal_rate > ceiling)
 	{

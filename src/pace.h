@@ -61,6 +61,7 @@ typedef struct DwPace
 	bool		ramp;			/* nothing has slowed it yet: look for the rate quickly */
 	double		knee;			/* rate at which it was slowed last */
 	bool		shrinking;		/* ... by the last tick */
+	double		calm_s;			/* since then */
 
 	bool		stopped;		/* no batch until this is false again */
 	bool		let_one;		/* ... but for one batch; whoever takes it resets this */

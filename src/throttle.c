@@ -122,6 +122,7 @@ tick(DwWorker *w, bool filling)
 		t->said[i] = r->on && !r->known;
 	}
 	dw_pace_tick(&t->pace, DW_SIGNALS, t->readings, seconds, max_wal(w));
+	elog(DEBUG1, "tick of the throttle: %.2f ms, %.0f bytes of WAL a second", dw_ms_since(t->ticked), t->pace.wal_rate);
 }
 
 /* ---- resting ---- */
@@ -216,6 +217,7 @@ dw_throttle_go(DwWorker *w, bool filling)
 	DwThrottle *t = &w->throttle;
 	instr_time	start;
 
+	t->filling = filling;
 	if (!t->ticking || dw_ms_since(t->ticked) >= TICK_MS)
 		tick(w, filling);
 	if (!t->pace.stopped || t->pace.let_one)
@@ -363,6 +365,8 @@ dw_throttle_report(DwWorker *w)
 	DwThrottle *t = &w->throttle;
 	DwMember   *b = list_nth(w->m->members, w->member);
 
+	if (t->filling && t->was_stopped && w->slot == 0)
+		dw_work_fill_announce(b);
 	for (int i = 0; i < HELD_KINDS; i++)
 		if (t->held_ms[i] >= 1 && dw_progress_throttled(b->id, held_name(i), (int64) t->held_ms[i]))
 			t->held_ms[i] -= (int64) t->held_ms[i];

@@ -35,6 +35,7 @@ typedef struct DwThrottle
 	int			batches;
 	int			limited;		/* ... that rested longer because of a limit */
 	bool		was_stopped;
+	bool		filling;		/* the step at hand is one of the backfill */
 	double		held_ms[DW_SIGNALS + 3];	/* by what */
 } DwThrottle;
 

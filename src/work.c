@@ -192,6 +192,8 @@ dw_work_read(DwWorker *w)
 	w->stamp = NULL;
 	w->writers = NIL;
 	w->writers_known = false;
+	/* what was found under other options doesn't count */
+	w->throttle.ticking = false;
 	MemoryContextReset(w->cxt);
 	old = MemoryContextSwitchTo(w->cxt);
 	stamp = dw_migration_stamp(w->migration_id);

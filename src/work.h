@@ -110,6 +110,7 @@ extern void dw_work_unclaim(DwWorker *w);
 
 /* One batch of the backfill (work_fill.c), one chunk of the verification (work_verify.c), each with the rest after it. */
 extern bool dw_work_fill(DwWorker *w);	/* false: no work for a helper */
+extern void dw_work_fill_announce(DwMember *b);	/* so that its progress can be seen before the first batch */
 extern void dw_work_verify(DwWorker *w);
 
 /* Gives up the lock of the pass in chunks, if the worker has it. */

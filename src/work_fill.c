@@ -86,6 +86,19 @@ start_fill(DwMember *b, Relation rel)
 	dw_skipped_clear(b->id);
 }
 
+/* So that progress can be seen, and held-back time be added up, before the first batch. */
+void
+dw_work_fill_announce(DwMember *b)
+{
+	DwProgress	p;
+	Relation	rel;
+
+	if (dw_progress_get(b->id, "fill", 0, &p) || (rel = dw_peek(b->relid)) == NULL)
+		return;
+	start_fill(b, rel);
+	relation_close(rel, AccessShareLock);
+}
+
 /* Takes a part that nobody works on; false if there is none. */
 static bool
 claim(DwWorker *w, DwMember *b, int n, const int *parts)

@@ -69,7 +69,7 @@ missing_packages() { # PACKAGE...
 # start a cluster, others start a service; nobody asked for one.
 need_packages() { # PACKAGE...
 	local missing conf=/etc/postgresql-common/createcluster.conf made_conf=
-	local policy=/usr/sbin/policy-rc.d made_policy=
+	local policy=/usr/sbin/policy-rc.d made_policy='' status=0
 	missing=$(missing_packages "$@")
 	[ -n "$missing" ] || return 0
 	say "installing with apt: $missing"
@@ -78,15 +78,16 @@ need_packages() { # PACKAGE...
 		mkdir -p "${conf%/*}"
 		say 'create_main_cluster = false' > "$conf"
 	fi
+	retry quietly apt-get -q update
 	if [ ! -e "$policy" ]; then
 		made_policy=1
 		printf '#!/bin/sh\nexit 101\n' > "$policy"
 		chmod +x "$policy"
 	fi
-	retry quietly apt-get -q update
 	# shellcheck disable=SC2086
-	retry quietly apt-get -qy -o Acquire::Retries=5 install --no-install-recommends $missing
+	retry quietly apt-get -qy -o Acquire::Retries=5 install --no-install-recommends $missing || status=$?
 	[ -z "$made_policy" ] || rm -f "$policy"
+	[ "$status" -eq 0 ] || return "$status"
 	if [ -n "$made_conf" ]; then      # from now on the packages' own settings hold
 		rm -f "$conf"
 		[ ! -e "$conf.ucf-dist" ] || mv "$conf.ucf-dist" "$conf"

@@ -143,6 +143,11 @@ shrinking(void)
 	rate = p.wal_rate;
 	tick(&p, gauge(0, 50, 100));
 	near(p.wal_rate, rate * 1.05, "near the knee slowly");
+	for (int i = 0; i < 10; i++)
+		tick(&p, gauge(0, 50, 100));
+	rate = p.wal_rate;
+	tick(&p, gauge(0, 50, 100));
+	near(p.wal_rate, rate * 1.15, "... and faster again after ten calm seconds");
 
 	rate = p.wal_rate;
 	p.wal_written = rate * 0.5;
@@ -153,7 +158,7 @@ shrinking(void)
 	near(p.wal_rate, rate * 0.5 * 0.7, "shrinking begins at what was used");
 	for (int i = 0; i < 100; i++)
 		tick(&p, gauge(90, 50, 100));
-	near(p.wal_rate, 64 * 1024, "there is a lowest rate");
+	near(p.wal_rate, 256 * 1024, "there is a lowest rate");
 
 	dw_pace_init(&p);
 	p.wal_written = p.wal_rate;
