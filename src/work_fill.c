@@ -456,7 +456,14 @@ dw_work_fill(DwWorker *w)
 	int			part = w->part;
 
 	if (!dw_throttle_go(w, true))
+	{
+		/* no batch looks for us whether the migration has changed */
+		dw_step_begin();
+		if (!dw_work_unchanged(w))
+			w->stamp = NULL;
+		dw_step_commit();
 		return true;
+	}
 	dw_step_begin();
 	result = fill_member(w, b, &unclaim);
 	if (result == FILL_THROUGH && last && dw_work_unchanged(w))
