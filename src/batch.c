@@ -371,6 +371,13 @@ look_at(Page page, OffsetNumber maxoff, HeapTuple tup, Snapshot snapshot, Buffer
 		tup->t_data = (HeapTupleHeader) PageGetItem(page, lp);
 		if (look.dead || (tup->t_data->t_infomask & HEAP_XMAX_INVALID) || HEAP_XMAX_IS_LOCKED_ONLY(tup->t_data->t_infomask))
 			continue;
+		/* our own batch's, too, which the snapshot still sees */
+		if (!(tup->t_data->t_infomask & HEAP_XMAX_IS_MULTI) &&
+			TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(tup->t_data)))
+		{
+			look.dead = true;
+			continue;
+		}
 		tup->t_len = ItemIdGetLength(lp);
 		ItemPointerSetOffsetNumber(&tup->t_self, off);
 		look.dead = !HeapTupleSatisfiesVisibility(tup, snapshot, buf);
