@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -78,6 +80,7 @@ run_query(const char *query)
 {
 	int			rc;
 	char	   *value;
+	double		load;
 
 	SPI_connect();
 	rc = SPI_execute(query, true, 1);
@@ -95,7 +98,13 @@ run_query(const char *query)
 				 errmsg("the query gave neither a boolean nor a number")));
 	if (SPI_gettypeid(SPI_tuptable->tupdesc, 1) == BOOLOID)
 		return value[0] == 't' ? 1 : 0;
-	return strtod(value, NULL);
+	load = strtod(value, NULL);
+	/* neither above nor below a limit */
+	if (isnan(load))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("the query gave NaN")));
+	return load;
 }
 
 double

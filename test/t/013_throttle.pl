@@ -107,6 +107,16 @@ is(answer($node, q(SELECT setting, source FROM dw_options WHERE migration = 's' 
 answer($node, q(SELECT dw_set('s', '{"max_rows_per_second": 0}')));
 wait_ready($node, 's', test => '0 is no limit, whatever the settings say');
 check_cents($node, 'every row is filled', table => 'v');
+
+# --- a query that gives NaN, which is neither above nor below a limit ---
+
+make_table($node, 3000, table => 'w');
+$node->safe_psql('postgres',
+	q(SELECT dw_begin('n', 'w', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100', '{"throttle_query": "SELECT ''NaN''::float8", "max_rows_per_second": 20}')));
+wait_until($node, "SELECT throttle_signal = 'throttle_query' AND throttle_subject ~ 'NaN' FROM dw_progress WHERE migration = 'n'", 'it is a query that gives no answer');
+answer($node, q(SELECT dw_set('n', '{"throttle_query": null, "max_rows_per_second": 0}')));
+wait_ready($node, 'n', test => '... and without it the backfill goes on');
+check_cents($node, 'every row is filled', table => 'w');
 check_log($node, 'the log is clean');
 $node->stop;
 done_testing();
