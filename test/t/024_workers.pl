@@ -30,7 +30,8 @@ SELECT dw_begin('m', 't', 'amount', 'bigint', 'cents', 'amount * 100::bigint', '
 SQL
 wait_until($node, "SELECT cardinality(worker_pids) = 3 FROM dw_status WHERE migration = 'm'", 'three workers are at work');
 wait_parts(3, 'each on a part of its own');
-is(answer($node, "SELECT count(*) FROM dualwrite.progress WHERE pass = 'fill'"), 3, 'the table has three parts');
+# more, where a worker came to be without work meanwhile
+cmp_ok(answer($node, "SELECT count(*) FROM dualwrite.progress WHERE pass = 'fill'"), '>=', 3, 'the table has three parts');
 is(answer($node, "SELECT blocks_total > 2500 FROM dw_progress WHERE migration = 'm'"), 't', 'dw_progress adds them up');
 
 # a helper that goes is replaced; so is the worker itself
