@@ -351,6 +351,8 @@ dw_throttle_cancelled(DwWorker *w)
 	cancelled = false;
 	if (was)
 	{
+		/* it may have come after the error that ended the batch */
+		QueryCancelPending = false;
 		dw_pace_shrink(&w->throttle.pace);
 		dw_watch_blocked(&w->throttle.watch, GUARD_MS);
 	}

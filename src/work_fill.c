@@ -18,7 +18,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "executor/instrument.h"
@@ -375,10 +374,11 @@ call_helpers(DwWorker *w)
 	w->throttle.workers = live;
 }
 
+/* Blocks of the indexes that can be looked at without waiting for anybody. */
 static int64
 index_blocks(Oid relid)
 {
-	Relation	rel = try_relation_open(relid, AccessShareLock);
+	Relation	rel = dw_peek(relid);
 	int64		blocks = 0;
 	ListCell   *lc;
 
@@ -386,10 +386,12 @@ index_blocks(Oid relid)
 		return 0;
 	foreach(lc, RelationGetIndexList(rel))
 	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		Relation	index = dw_peek(lfirst_oid(lc));
 
+		if (index == NULL)
+			continue;
 		blocks += RelationGetNumberOfBlocks(index);
-		index_close(index, AccessShareLock);
+		relation_close(index, AccessShareLock);
 	}
 	relation_close(rel, AccessShareLock);
 	return blocks;
