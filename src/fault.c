@@ -104,6 +104,7 @@ dw_fault_relcache(Oid relid)
 static bool
 any_armed(void)
 {
+	Assert(IsTransactionState());
 	if (!known)
 	{
 		/* set first, so that an invalidation that arrives meanwhile sticks */

@@ -440,8 +440,6 @@ vacuum(DwWorker *w)
 static void
 fault_between(DwWorker *w)
 {
-	if (!dw_fault_armed("fill_between", w->m->name))
-		return;
 	dw_step_begin();
 	dw_fault_here("fill_between", w->m->name);
 	dw_step_commit();
@@ -455,6 +453,7 @@ dw_work_fill(DwWorker *w)
 	bool		last = w->member + 1 == list_length(w->m->members);
 	bool		unclaim;
 	bool		filled = false;
+	bool		fault;
 	int			part = w->part;
 
 	if (!dw_throttle_go(w, true))
@@ -473,6 +472,7 @@ dw_work_fill(DwWorker *w)
 		dw_filled(w->m);
 		filled = true;
 	}
+	fault = w->m && dw_fault_armed("fill_between", w->m->name);
 	dw_step_commit();
 	if (unclaim || result == FILL_THROUGH)
 		dw_work_unclaim(w);		/* only now: whoever takes it must see what became of it */
@@ -480,7 +480,8 @@ dw_work_fill(DwWorker *w)
 		w->stamp = NULL;		/* only now: should the commit fail, it is the migration that it was */
 	if (w->m == NULL || w->stamp == NULL)
 		return true;
-	fault_between(w);
+	if (fault)
+		fault_between(w);
 
 	if (result != FILL_STARVED)
 		w->starving = false;
