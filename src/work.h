@@ -19,6 +19,9 @@
 #define DW_HEARTBEAT_MS 1000
 
 #define DW_NO_PART (-1)
+/* ranges of blocks that a worker has under way at a time */
+#define DW_MAX_RANGES 64
+
 #define DW_REVISIT (-2)			/* blocks that were passed over: the worker's own, when all parts are through */
 
 /* what the worker knows from one step to the next */
@@ -38,9 +41,14 @@ typedef struct DwWorker
 	int			part;			/* of its backfill, locked by us: DW_NO_PART, DW_REVISIT */
 	int			part_member;	/* id of its member */
 	DwProgress	progress;		/* of that part, as committed */
-	bool		range_active;
 	bool		revisit_locked; /* a row of the block that is revisited was locked again */
-	DwRange		range;
+	DwRange		ranges[DW_MAX_RANGES];	/* under way in the part, by position */
+	int			nranges;
+	int			range;			/* index of the one at hand */
+	int64		opened;			/* blocks of the part that belong to ranges, under way or done */
+	bool		move_on;		/* nothing can be pruned in it: another one next */
+	int			starved;		/* ... as in so many before it, one after the other */
+	bool		range_ended;	/* the last batch was the last of a range */
 	BlockNumber spent_start;	/* range whose free space is still to be told */
 	int			spent_blocks;
 	bool		starving;		/* nothing can be pruned ... */

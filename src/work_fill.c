@@ -9,12 +9,14 @@
  * of its lock only, so it is read once.
  *
  * Progress is stored in the commit of each batch, blocks that were passed over
- * with it.  The range at hand is known in memory only: after a crash it is begun
- * again, and what has been filled is recognized (batch.c).
+ * with it.  Ranges that are under way are known in memory only: after a crash
+ * they are begun again, and what has been filled is recognized (batch.c).
  *
- * Somebody's old snapshot may keep dead versions from being pruned.  Going on
- * regardless would double the table, so the backfill waits, says for whom, and
- * goes on after pg_dualwrite.horizon_wait.
+ * Somebody's snapshot may keep dead versions from being pruned: for an instant
+ * or for the length of a report.  Meanwhile another range is worked on, up to
+ * DW_MAX_RANGES of them; a part counts as done up to the first that is not.
+ * When all of them have to wait, going on regardless would double the table: the
+ * backfill waits, says for whom, and goes on after pg_dualwrite.horizon_wait.
  */
 #include "postgres.h"
 
@@ -62,7 +64,9 @@ dw_work_unclaim(DwWorker *w)
 	if (w->part >= 0)
 		dw_piece_unlock(DW_LOCK_PART, w->part_member, w->part);
 	w->part = DW_NO_PART;
-	w->range_active = false;
+	w->nranges = 0;
+	w->move_on = false;
+	w->starved = 0;
 	w->spent_blocks = 0;
 }
 
@@ -111,7 +115,10 @@ claim(DwWorker *w, DwMember *b, int n, const int *parts)
 
 		/* whoever had it may have finished it since we asked */
 		if (dw_progress_get(b->id, "fill", w->part, &w->progress) && !w->progress.finished)
+		{
+			w->opened = w->progress.blocks_done;
 			return true;
+		}
 		dw_work_unclaim(w);
 	}
 	return false;
@@ -148,37 +155,54 @@ find_part(DwWorker *w, DwMember *b, Relation rel)
 	return claim(w, b, 1, parts) ? FILL_BATCH : FILL_OTHERS;
 }
 
-/* The range to work on next; false if the part is through. */
+/* Begins another range of the part; false if there is none, or no room for it. */
+static bool
+open_range(DwWorker *w, BlockNumber nblocks)
+{
+	DwProgress *p = &w->progress;
+	BlockNumber end = Min((BlockNumber) (p->first_block + p->blocks_total), nblocks);
+	BlockNumber next = p->first_block + w->opened;
+
+	if (w->part == DW_REVISIT || w->nranges == DW_MAX_RANGES || next >= end)
+		return false;
+	w->range = w->nranges++;
+	dw_range_init(&w->ranges[w->range], next, Min(DW_RANGE_BLOCKS, end - next));
+	w->opened += w->ranges[w->range].nblocks;
+	return true;
+}
+
+/* A block that was passed over becomes the range; false if there is none. */
+static bool
+open_revisit(DwWorker *w, DwMember *b, BlockNumber nblocks)
+{
+	BlockNumber skipped;
+
+	while (dw_skipped_list(b->id, 1, &skipped) > 0 && skipped >= nblocks)
+		dw_skipped_done(b->id, skipped);
+	if (dw_skipped_list(b->id, 1, &skipped) == 0)
+		return false;
+	w->range = 0;
+	w->nranges = 1;
+	dw_range_init(&w->ranges[0], skipped, 1);
+	w->revisit_locked = false;
+	return true;
+}
+
+/* Chooses the range to work on next; false if the part is through. */
 static bool
 next_range(DwWorker *w, DwMember *b, Relation rel)
 {
-	DwProgress *p = &w->progress;
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
-	BlockNumber end = Min((BlockNumber) (p->first_block + p->blocks_total), nblocks);
-	BlockNumber next = p->first_block + p->blocks_done;
 
-	if (w->range_active)
-	{
-		/* VACUUM may have cut the end off since */
-		dw_range_clip(&w->range, nblocks);
-		return true;
-	}
-	if (w->part == DW_REVISIT)
-	{
-		BlockNumber skipped;
+	if (w->nranges == 0)
+		return w->part == DW_REVISIT ? open_revisit(w, b, nblocks) : open_range(w, nblocks);
 
-		while (dw_skipped_list(b->id, 1, &skipped) > 0 && skipped >= nblocks)
-			dw_skipped_done(b->id, skipped);
-		if (dw_skipped_list(b->id, 1, &skipped) == 0)
-			return false;
-		dw_range_init(&w->range, skipped, 1);
-		w->revisit_locked = false;
-	}
-	else if (next < end)
-		dw_range_init(&w->range, next, Min(DW_RANGE_BLOCKS, end - next));
-	else
-		return false;
-	w->range_active = true;
+	/* another one that is under way may have become ready; when all have been tried, a new one */
+	if (w->move_on && !(w->starved >= w->nranges && open_range(w, nblocks)))
+		w->range = (w->range + 1) % w->nranges;
+
+	/* VACUUM may have cut the end off since */
+	dw_range_clip(&w->ranges[w->range], nblocks);
 	return true;
 }
 
@@ -201,17 +225,22 @@ tell_free_space(DwWorker *w, Relation rel)
 static void
 range_through(DwWorker *w, DwMember *b)
 {
-	DwProgress *p = &w->progress;
+	DwRange    *range = &w->ranges[w->range];
 
-	if (w->part != DW_REVISIT)
+	w->range_ended = true;
+	if (w->part == DW_REVISIT)
 	{
-		p->blocks_done = w->range.start + w->range.nblocks - p->first_block;
-		w->spent_start = w->range.start;
-		w->spent_blocks = w->range.nblocks;
+		if (!w->revisit_locked)
+			dw_skipped_done(b->id, range->start);	/* only now: the visit may take several batches */
+		w->nranges = 0;
+		return;
 	}
-	else if (!w->revisit_locked)
-		dw_skipped_done(b->id, w->range.start); /* only now: the visit may take several batches */
-	w->range_active = false;
+	w->spent_start = range->start;
+	w->spent_blocks = range->nblocks;
+	memmove(range, range + 1, sizeof(DwRange) * (--w->nranges - w->range));
+	if (w->range >= w->nranges)
+		w->range = 0;
+	w->progress.blocks_done = w->nranges > 0 ? w->ranges[0].start - w->progress.first_block : w->opened;
 }
 
 static FillResult
@@ -225,14 +254,14 @@ fill_batch(DwWorker *w, DwMember *b, Relation rel)
 
 	INSTR_TIME_SET_CURRENT(start);
 	dw_step_become_owner(rel);
-	if (w->spent_blocks > 0 && w->spent_start != w->range.start)
-		tell_free_space(w, rel);
+	tell_free_space(w, rel);
 	dw_throttle_guard(w, &batch.written);
-	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->range, &batch);
+	dw_fill_batch(dw_rule_open_active(b->id, rel), rel, &w->ranges[w->range], &batch);
 	dw_throttle_unguard(w);
 	dw_fault_here("fill_updated", w->m->name);
 	w->revisit_locked |= batch.locked > 0;
-	if (dw_range_done(&w->range))
+	w->move_on = batch.starved;
+	if (dw_range_done(&w->ranges[w->range]))
 		range_through(w, b);
 	p->rows_done += batch.written;
 	p->rows_already += batch.already;
@@ -246,7 +275,7 @@ fill_batch(DwWorker *w, DwMember *b, Relation rel)
 	dw_fault_at_commit("fill", w->m->name);
 	if (w->careful && --w->careful_left <= 0)
 		w->careful = false;
-	if (w->part == DW_REVISIT && w->revisit_locked && !w->range_active)
+	if (w->part == DW_REVISIT && w->revisit_locked && w->range_ended)
 		return FILL_LOCKED;		/* give its holder time */
 	return batch.starved && batch.written == 0 ? FILL_STARVED : FILL_BATCH;
 }
@@ -456,6 +485,7 @@ dw_work_fill(DwWorker *w)
 	bool		fault;
 	int			part = w->part;
 
+	w->range_ended = false;
 	if (!dw_throttle_go(w, true))
 	{
 		/* no batch looks for us whether the migration has changed */
@@ -484,12 +514,17 @@ dw_work_fill(DwWorker *w)
 		fault_between(w);
 
 	if (result != FILL_STARVED)
+	{
 		w->starving = false;
-	if (w->plain && !w->range_active)
+		w->starved = 0;
+	}
+	else if (++w->starved <= w->nranges && w->nranges < DW_MAX_RANGES)
+		result = FILL_BATCH;	/* there are others to try, or to begin */
+	if (w->plain && w->range_ended)
 		end_plain(w);
 	if (result == FILL_BATCH || result == FILL_OTHERS)
 		call_helpers(w);
-	if (w->slot == 0 && w->options.vacuum && !w->range_active && part >= 0)
+	if (w->slot == 0 && w->options.vacuum && w->range_ended && part >= 0)
 		vacuum(w);
 	switch (result)
 	{

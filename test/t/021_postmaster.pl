@@ -50,6 +50,8 @@ sub kill_postmaster
 }
 
 make_table($node, $rows);
+# the verification will be held up between a chunk and its commit
+answer($node, "SELECT dw_fault('verify_chunk', 'sleep', delay => '1 min')");
 my $writers = start_writers($node, $rows, kinds => [ ('old', 'new') x 8 ]);
 begin_cents($node, 'm', rate => 300);
 wait_middle($node, 'm');
@@ -62,8 +64,6 @@ is(answer($node, 'SELECT dw_ensure_workers()'), 1, 'dw_ensure_workers starts it'
 wait_until($node, "SELECT phase <> 'backfilling' OR state IN ('running', 'throttled') FROM dw_status WHERE migration = 'm'");
 cmp_ok(answer($node, "SELECT coalesce(max(rows_done) FILTER (WHERE phase = 'backfilling'), 999999) FROM dw_progress WHERE migration = 'm'"), '>=', $done, 'it goes on where it was');
 
-# the verification is held up between the chunk and its commit
-answer($node, "SELECT dw_fault('verify_chunk', 'sleep', delay => '1 min')");
 full_speed($node, 'm');
 wait_until($node, "SELECT fired = 1 FROM dw_faults WHERE action IS NOT NULL", 'it is verifying');
 # the one that dw_set has started goes again; it would otherwise take over for a moment, without a postmaster
