@@ -546,7 +546,7 @@ WITH live AS (
      GROUP BY 1, 2
 ), base AS (
     SELECT m.*, l.pids, w.state AS w_state, w.reason AS w_reason, w.since AS w_since, w.heartbeat_at, w.blocked_by, w.replica_lag,
-           CASE WHEN w.state = 'throttled' AND w.reason = w.throttle_signal
+           CASE WHEN w.throttle_signal <> 'window' AND w.state = 'throttled' AND w.reason = w.throttle_signal
                 THEN format(': %s, limit %s', round(w.throttle_value::numeric, 1), round(w.throttle_limit::numeric, 1)) END AS w_values,
            pg_is_in_recovery() AS standby,
            c.paused, c.reason AS pause_reason, c.since AS pause_since,
