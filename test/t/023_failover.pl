@@ -14,7 +14,7 @@ use DW;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $rows = 4000;
+my $rows = 8000;
 my $one = dw_node('one', init => { allows_streaming => 1 }, conf => <<'CONF');
 wal_log_hints = on
 max_wal_senders = 5
@@ -50,7 +50,7 @@ synchronous($one, '*');
 my $connstr = sprintf 'host=%s,%s port=%d,%d dbname=postgres target_session_attrs=read-write',
   $one->host, $two->host, $one->port, $two->port;
 my $writers = start_writers($one, $rows, connstr => $connstr);
-begin_cents($one, 'm', rate => 60);
+begin_cents($one, 'm', rate => 30);
 wait_middle($one, 'm');
 
 # --- there, without preload ---
