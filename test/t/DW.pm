@@ -144,7 +144,16 @@ sub wait_until
 	my ($node, $sql, $test, $db) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = $node->poll_query_until($db || 'postgres', $sql);
+	my $ok;
+
+	# While a server restarts, psql may be gone before it has been told the query:
+	# that is no answer, and IPC::Run dies of it.
+	for (1 .. 200)
+	{
+		last if eval { $ok = $node->poll_query_until($db || 'postgres', $sql); 1 };
+		die $@ unless $@ =~ /Broken pipe/;
+		sleep 0.05;
+	}
 	return ok($ok, $test) if defined $test;
 	$ok or die "timed out: $sql";
 	return;
