@@ -49,7 +49,7 @@ sub synchronous_off
 synchronous($one, '*');
 my $connstr = sprintf 'host=%s,%s port=%d,%d dbname=postgres target_session_attrs=read-write',
   $one->host, $two->host, $one->port, $two->port;
-my $writers = start_writers($one, $rows, connstr => $connstr);
+my $writers = start_writers($one, $rows, touch => 2000, connstr => $connstr);
 begin_cents($one, 'm', rate => 30);
 wait_middle($one, 'm');
 

@@ -166,10 +166,10 @@ comes_true($one, $primary, 'Patroni has made a primary');
 start_patroni(2, shared_preload_libraries => 'pg_dualwrite');
 synchronous('n2', '... and a synchronous standby');
 
-my $rows = 4000;
+my $rows = 8000;
 answer($one, "CREATE EXTENSION pg_dualwrite; ALTER DATABASE postgres SET pg_dualwrite.inline_limit = 0");
 make_table($one, $rows);
-my $writers = start_writers($one, $rows,
+my $writers = start_writers($one, $rows, touch => 2000,
 	connstr => sprintf 'host=%s,%s port=%d,%d dbname=postgres target_session_attrs=read-write', map({ $_->host } @nodes), map { $_->port } @nodes);
 begin_cents($one, 'm', rate => 20);
 wait_middle($one, 'm');
