@@ -614,7 +614,10 @@ SELECT f.name AS migration, f.relations, f.owner_now AS owner, f.phase, f.phase_
        f.state_now AS state,
        CASE f.state_now
             WHEN 'failed' THEN CASE WHEN NOT coalesce(f.present, false) THEN 'the table was dropped'
-                                    WHEN NOT f.failed OR f.last_error = f.mirror_problem THEN f.mirror_problem
+                                    -- what is wrong with the mirror now, not what was when a verification met it
+                                    WHEN f.mirror_problem IS NOT NULL AND (NOT f.failed OR f.last_error = f.mirror_problem
+                                         OR EXISTS (SELECT 1 FROM dualwrite.event e WHERE e.migration_id = f.id AND e.event = 'mirror broken' AND e.note = f.last_error))
+                                      THEN f.mirror_problem
                                     ELSE concat_ws('; ', CASE WHEN f.mine THEN f.last_error ELSE 'the error is shown to the owner' END, f.mirror_problem) END
             WHEN 'paused' THEN CASE WHEN f.copied THEN 'this database is a restored copy of the one where the migration began'
                                  ELSE coalesce(f.pause_reason, 'by dw_pause; dw_events tells by whom') END

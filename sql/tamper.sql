@@ -96,6 +96,9 @@ SELECT dw_resume('ta') IS NOT NULL AS resumed;
 SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'ta';
 ALTER TABLE ta ENABLE TRIGGER ALL;
 SELECT state, state_reason FROM dw_status WHERE migration = 'ta';
+-- a verification has met that, too; what is wrong later is another thing
+SELECT count(*) FROM dw_verify('ta');
+SELECT state, state_reason FROM dw_status WHERE migration = 'ta';
 SELECT tgname AS mirror FROM pg_trigger WHERE tgrelid = 'ta'::regclass \gset
 DROP TRIGGER :"mirror" ON ta;
 SELECT state, state_reason, next_step FROM dw_status WHERE migration = 'ta';

@@ -57,7 +57,7 @@ typedef struct DwWorker
 	TransactionId plain_xmin;	/* ... for whoever needs this */
 	int			horizon_pid;	/* its session; 0: none */
 	instr_time	helped;			/* when missing helpers were last looked for */
-	int			vacuumed;		/* quarters of the table that have been looked at; -1: none */
+	double		vacuumed;		/* share of the table after which VACUUM was last thought of; -1: not yet */
 	int64		index_blocks;	/* when the first was */
 	bool		vacuuming;
 	List	   *writers;		/* transactions to wait for before a pass in chunks */

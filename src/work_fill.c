@@ -20,6 +20,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/relation.h"
 #include "access/table.h"
 #include "executor/instrument.h"
@@ -45,6 +47,10 @@
 
 /* a table smaller than this is not vacuumed on the way */
 #define VACUUM_BLOCKS 1024
+
+/* how many times it is at the most: usually, and where the rows are so narrow that line pointers run out (see vacuum) */
+#define VACUUM_STEPS 4
+#define VACUUM_STEPS_NARROW 16
 
 /* what a look at a member came to */
 typedef enum FillResult
@@ -427,29 +433,43 @@ index_blocks(Oid relid)
 }
 
 /*
+ * Are there so many rows on a page that it can't hold a second line pointer for
+ * each?  Then not all of them can be updated as HOT, and what the others leave
+ * behind is a line pointer that only VACUUM frees.
+ */
+static bool
+narrow_rows(DwWorker *w)
+{
+	return w->progress.rows_done + w->progress.rows_already > w->opened * (MaxHeapTuplesPerPage / 2);
+}
+
+/*
  * At each quarter, if the option says so and the indexes have grown: those
  * whose order is the table's don't, the others do, as each of their pages gets
- * a few entries from every range.  VACUUM here waits for nobody, and goes easy
- * on the disk.
+ * a few entries from every range.  More often where rows are narrow: the room
+ * that rows have left is given to the rows of the next ranges.  VACUUM here
+ * waits for nobody, and goes easy on the disk.
  */
 static void
 vacuum(DwWorker *w)
 {
 	DwMember   *b = list_nth(w->m->members, w->member);
+	bool		narrow = narrow_rows(w);
+	int			steps = narrow ? VACUUM_STEPS_NARROW : VACUUM_STEPS;
 	int64		done;
 	int64		total;
-	int			quarter;
+	double		share;
 	char	   *table = NULL;
 
 	dw_step_begin();
 	dw_progress_sum(b->id, "fill", &done, &total);
-	quarter = total > VACUUM_BLOCKS ? (int) (done * 4 / total) : 0;
+	share = total > VACUUM_BLOCKS ? floor((double) done * steps / total) / steps : 0;
 	if (w->vacuumed < 0)
 	{
-		w->vacuumed = quarter;
+		w->vacuumed = share;
 		w->index_blocks = index_blocks(b->relid);
 	}
-	if (quarter > w->vacuumed && quarter < 4 && index_blocks(b->relid) > w->index_blocks * 1.01)
+	if (share > w->vacuumed && share < 1 && (narrow || index_blocks(b->relid) > w->index_blocks * 1.01))
 	{
 		MemoryContext old = MemoryContextSwitchTo(w->step);
 
@@ -457,7 +477,7 @@ vacuum(DwWorker *w)
 		MemoryContextSwitchTo(old);
 	}
 	dw_step_commit();
-	w->vacuumed = quarter;
+	w->vacuumed = Max(share, w->vacuumed);
 	if (table == NULL)
 		return;
 	dw_work_report(w, "running", "VACUUM", NULL, 0, 0);
