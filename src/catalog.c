@@ -754,11 +754,11 @@ dw_progress_put(int member_id, const char *pass, const DwProgress *p)
 	STATE_CHANGE("UPDATE dualwrite.progress SET blocks_total = $3, blocks_done = $4, rows_done = $5, rows_already = $6, rows_locked = $7,"
 				 " rows_failed = $8, rows_drifted = $9, rows_lossy = $10, wal_bytes = $11, batch_ms = $12,"
 				 " rows_per_second = $13, finished = $14, last_batch_at = pg_catalog.clock_timestamp()"
-				 " WHERE member_id = $1 AND pass = $2 AND part = $15",
+				 " WHERE member_id = $1 AND pass = $2 AND part = $15 AND token = $16",
 				 DW_INT4(member_id), DW_TEXT(pass), DW_INT8(p->blocks_total), DW_INT8(p->blocks_done), DW_INT8(p->rows_done),
 				 DW_INT8(p->rows_already), DW_INT8(p->rows_locked), DW_INT8(p->rows_failed), DW_INT8(p->rows_drifted),
 				 DW_INT8(p->rows_lossy), DW_INT8(p->wal_bytes), DW_FLOAT8(p->batch_ms),
-				 DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished), DW_INT4(p->part));
+				 DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished), DW_INT4(p->part), DW_INT8(p->token));
 }
 
 bool

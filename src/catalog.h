@@ -214,7 +214,7 @@ typedef struct DwProgress
 	bool		finished;
 } DwProgress;
 
-/* The pass over one part of the member (a verification has one only); false if there is none. */
+/* The pass over one part of the member; false if there is none. */
 extern bool dw_progress_get(int member_id, const char *pass, int part, DwProgress *p);
 
 /* Parts that aren't finished, in order, at most max; -1: the pass was never begun. */
@@ -225,6 +225,8 @@ extern void dw_progress_sum(int member_id, const char *pass, int64 *done, int64 
 
 /* Begins a part; p->part 0 begins the pass anew, without other parts. */
 extern void dw_progress_start(int member_id, const char *pass, DwProgress *p);
+
+/* Stores how far a part is, unless the pass that it belonged to (p->token) is gone. */
 extern void dw_progress_put(int member_id, const char *pass, const DwProgress *p);
 
 /* adds up what the pass that is under way was held back, by what; false if there is none */

@@ -252,3 +252,30 @@ dw_work_estimate_rows(Relation rel, BlockNumber nblocks)
 		return 0;
 	return (int64) (rel->rd_rel->reltuples / rel->rd_rel->relpages * nblocks);
 }
+
+void
+dw_work_call_helpers(DwWorker *w, const char *pass, int unshared)
+{
+	int			parts[DW_MAX_PARTS];
+	int			n;
+	int			live = 1;
+	int			want;
+
+	if (dw_ms_since(w->helped) < DW_HEARTBEAT_MS)
+		return;
+	INSTR_TIME_SET_CURRENT(w->helped);
+	dw_step_begin();
+	n = dw_progress_unfinished(((DwMember *) list_nth(w->m->members, w->member))->id, pass, DW_MAX_PARTS, parts);
+	want = Min(w->options.workers, n - unshared);
+	for (int slot = 0; slot < Max(w->options.workers, 1); slot++)
+	{
+		if (slot == w->slot)
+			continue;
+		if (dw_piece_locked(DW_LOCK_WORKER, w->migration_id, slot))
+			live++;
+		else if (w->slot == 0 && slot < want)
+			(void) dw_worker_launch_helper(w->migration_id, slot);
+	}
+	dw_step_commit();
+	w->throttle.workers = live;
+}

@@ -18,6 +18,9 @@
 /* a worker reports itself at least this often */
 #define DW_HEARTBEAT_MS 1000
 
+/* parts of a table at the most */
+#define DW_MAX_PARTS 256
+
 #define DW_NO_PART (-1)
 /* ranges of blocks that a worker has under way at a time */
 #define DW_MAX_RANGES 64
@@ -110,6 +113,13 @@ extern bool dw_extension_present(void);
 
 extern int64 dw_work_estimate_rows(Relation rel, BlockNumber nblocks);
 
+/*
+ * Once a second: starts the helpers that are missing (option workers; one for
+ * each unfinished part of the member's pass, but for some that aren't shared),
+ * and counts everyone.
+ */
+extern void dw_work_call_helpers(DwWorker *w, const char *pass, int unshared);
+
 /* What a filled table gets before it is verified (work_build.c). */
 extern void dw_work_build(DwWorker *w);
 
@@ -120,6 +130,7 @@ extern void dw_work_unclaim(DwWorker *w);
 extern bool dw_work_fill(DwWorker *w);	/* false: no work for a helper */
 extern void dw_work_fill_announce(DwMember *b);	/* so that its progress can be seen before the first batch */
 extern void dw_work_verify(DwWorker *w);
+extern bool dw_work_help_verify(DwWorker *w);	/* a helper's chunk; false: none left */
 
 /* Gives up the lock of the pass in chunks, if the worker has it. */
 extern void dw_work_unlock_pass(DwWorker *w);

@@ -41,9 +41,8 @@
 #include "work.h"
 #include "worker.h"
 
-/* blocks of a part at the least, and parts of a table at the most */
+/* blocks of a part at the least */
 #define PART_BLOCKS 1024
-#define MAX_PARTS 256
 
 /* a table smaller than this is not vacuumed on the way */
 #define VACUUM_BLOCKS 1024
@@ -81,7 +80,7 @@ static void
 start_fill(DwMember *b, Relation rel)
 {
 	BlockNumber total = RelationGetNumberOfBlocks(rel);
-	BlockNumber size = Max(PART_BLOCKS, total / MAX_PARTS + 1);
+	BlockNumber size = Max(PART_BLOCKS, total / DW_MAX_PARTS + 1);
 	DwProgress	p = {.relfilenode = dw_relfilenode(rel)};
 
 	do
@@ -134,8 +133,8 @@ claim(DwWorker *w, DwMember *b, int n, const int *parts)
 static FillResult
 find_part(DwWorker *w, DwMember *b, Relation rel)
 {
-	int			parts[MAX_PARTS];
-	int			n = dw_progress_unfinished(b->id, "fill", MAX_PARTS, parts);
+	int			parts[DW_MAX_PARTS];
+	int			n = dw_progress_unfinished(b->id, "fill", DW_MAX_PARTS, parts);
 
 	if (n >= 0 && dw_progress_get(b->id, "fill", 0, &w->progress) && w->progress.relfilenode == dw_relfilenode(rel))
 	{
@@ -157,7 +156,7 @@ find_part(DwWorker *w, DwMember *b, Relation rel)
 		return FILL_OTHERS;
 	start_fill(b, rel);
 	w->vacuumed = -1;
-	dw_progress_unfinished(b->id, "fill", MAX_PARTS, parts);
+	dw_progress_unfinished(b->id, "fill", DW_MAX_PARTS, parts);
 	return claim(w, b, 1, parts) ? FILL_BATCH : FILL_OTHERS;
 }
 
@@ -381,34 +380,6 @@ end_plain(DwWorker *w)
 	dw_step_commit();
 }
 
-/* Once a second: helpers that are missing are started, and everyone is counted. */
-static void
-call_helpers(DwWorker *w)
-{
-	int			parts[MAX_PARTS];
-	int			n;
-	int			live = 1;
-	int			want;
-
-	if (dw_ms_since(w->helped) < DW_HEARTBEAT_MS)
-		return;
-	INSTR_TIME_SET_CURRENT(w->helped);
-	dw_step_begin();
-	n = dw_progress_unfinished(((DwMember *) list_nth(w->m->members, w->member))->id, "fill", MAX_PARTS, parts);
-	want = Min(w->options.workers, n);
-	for (int slot = 0; slot < Max(w->options.workers, 1); slot++)
-	{
-		if (slot == w->slot)
-			continue;
-		if (dw_piece_locked(DW_LOCK_WORKER, w->migration_id, slot))
-			live++;
-		else if (w->slot == 0 && slot < want)
-			(void) dw_worker_launch_helper(w->migration_id, slot);
-	}
-	dw_step_commit();
-	w->throttle.workers = live;
-}
-
 /* Blocks of the indexes that can be looked at without waiting for anybody. */
 static int64
 index_blocks(Oid relid)
@@ -543,7 +514,7 @@ dw_work_fill(DwWorker *w)
 	if (w->plain && w->range_ended)
 		end_plain(w);
 	if (result == FILL_BATCH || result == FILL_OTHERS)
-		call_helpers(w);
+		dw_work_call_helpers(w, "fill", 0);
 	if (w->slot == 0 && w->options.vacuum && w->range_ended && part >= 0)
 		vacuum(w);
 	switch (result)

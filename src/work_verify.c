@@ -5,6 +5,13 @@
  * A pass is one uninterrupted holding of DW_LOCK_PASS.  Before it begins, every
  * writer has to know that it must look at the rows that it moves, and those
  * that might not know have to end (migration.h); then each chunk is a step.
+ *
+ * A large table is checked in parts, and helpers take some (option workers).
+ * Whoever holds a part's lock checks a chunk of it: reads the part's row of
+ * dualwrite.progress, then takes a snapshot, and stores what it found if the
+ * row still belongs to the pass.  So nothing is stored that was seen before the
+ * pass began, when rows that moved were not reported.  Nobody waits for a chunk:
+ * a pass that has become needless is thrown away under it.
  */
 #include "postgres.h"
 
@@ -111,13 +118,22 @@ start_verify(DwWorker *w)
 		DwMember   *b = lfirst(lc);
 		Relation	rel = try_relation_open(b->relid, AccessShareLock);
 		DwProgress	p = {.epoch = pass.epoch,.token = pass.token,.losses = pass.losses,.marks = pass.marks,.snapshot = pass.snapshot};
+		BlockNumber total;
+		BlockNumber size;
 
 		if (rel == NULL)
 			continue;
 		p.relfilenode = dw_relfilenode(rel);
-		p.blocks_total = RelationGetNumberOfBlocks(rel);
-		p.rows_estimated = dw_work_estimate_rows(rel, p.blocks_total);
-		dw_progress_start(b->id, "verify", &p);
+		total = RelationGetNumberOfBlocks(rel);
+		size = (total / DW_MAX_PARTS / DW_CHUNK_BLOCKS + 1) * DW_CHUNK_BLOCKS;
+		do
+		{
+			p.blocks_total = Min(size, total - p.first_block);
+			p.rows_estimated = dw_work_estimate_rows(rel, p.blocks_total);
+			dw_progress_start(b->id, "verify", &p);
+			p.first_block += p.blocks_total;
+			p.part++;
+		} while (p.first_block < total);
 		relation_close(rel, NoLock);
 	}
 	dw_step_commit();
@@ -128,6 +144,7 @@ static void
 end_verify(DwWorker *w)
 {
 	DwTotals	t = {0};
+	DwProgress	pass;
 	DwProgress	p;
 	ListCell   *lc;
 	DwVerdict	verdict;
@@ -136,81 +153,131 @@ end_verify(DwWorker *w)
 		return;
 	foreach(lc, w->m->members)
 	{
+		int			id = ((DwMember *) lfirst(lc))->id;
+
 		/* dw_verify was faster, and has thrown the pass away */
-		if (!dw_progress_get(((DwMember *) lfirst(lc))->id, "verify", 0, &p))
+		if (!dw_progress_get(id, "verify", 0, &pass))
 			return;
-		t.rows += p.rows_done;
-		t.drifted += p.rows_drifted;
-		t.unconvertible += p.rows_failed;
-		t.lossy += p.rows_lossy;
+		for (int part = 0; dw_progress_get(id, "verify", part, &p); part++)
+		{
+			t.rows += p.rows_done;
+			t.drifted += p.rows_drifted;
+			t.unconvertible += p.rows_failed;
+			t.lossy += p.rows_lossy;
+		}
 	}
-	verdict = dw_pass_end(w->m, &(DwPass) {.token = p.token,.epoch = p.epoch,.marks = p.marks,.snapshot = p.snapshot,.losses = p.losses}, &t);
+	verdict = dw_pass_end(w->m, &(DwPass) {.token = pass.token,.epoch = pass.epoch,.marks = pass.marks,.snapshot = pass.snapshot,.losses = pass.losses}, &t);
 	dw_progress_forget(w->m, "verify");
 	if (verdict == DW_VOID)
 		dw_event(w->m->id, w->m->name, "verification void", -1, -1, "triggers, rules or options changed while it ran; it begins again");
 }
 
-/* Checks one chunk.  Returns true if the member is through. */
-static bool
-verify_member(DwWorker *w, DwMember *b, bool *restart)
+/* what a look at a member came to */
+typedef enum CheckResult
+{
+	CHECK_CHUNK,				/* a chunk was checked, or something else: go on */
+	CHECK_OTHERS,				/* what is left is in the hands of other workers */
+	CHECK_THROUGH,				/* all parts are */
+	CHECK_ANEW					/* the pass has to begin, or to begin anew */
+} CheckResult;
+
+/*
+ * Takes a part for one chunk.  The last part goes to the end of the table as
+ * it will be when all others are through: rows may have moved there.
+ */
+static CheckResult
+take_part(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool *last)
+{
+	int			parts[DW_MAX_PARTS];
+	int			n = dw_progress_unfinished(b->id, "verify", DW_MAX_PARTS, parts);
+
+	*last = n == 1;
+	if (n < 0)
+		return CHECK_ANEW;
+	if (n == 0)
+		return CHECK_THROUGH;
+	for (int i = 0; i < Max(n - 1, 1); i++)
+	{
+		if (!dw_piece_lock(DW_LOCK_PART, b->id, parts[i]))
+			continue;
+		w->part = parts[i];
+		w->part_member = b->id;
+
+		/* whoever had it may have finished it since we asked */
+		if (dw_progress_get(b->id, "verify", w->part, p) && !p->finished)
+			return p->relfilenode == dw_relfilenode(rel) && p->epoch == w->m->epoch ? CHECK_CHUNK : CHECK_ANEW;
+		dw_work_unclaim(w);
+	}
+	return CHECK_OTHERS;
+}
+
+/* The next chunk of the part, as the table is now.  *p becomes what is known of the part then. */
+static void
+check_chunk(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool last)
+{
+	DwCheck		check = {.record = true};
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber start = p->first_block + p->blocks_done;
+	BlockNumber limit = last ? nblocks : Min((BlockNumber) (p->first_block + p->blocks_total), nblocks);
+	BlockNumber end = Min(start + DW_CHUNK_BLOCKS, limit);
+	instr_time	began;
+
+	INSTR_TIME_SET_CURRENT(began);
+	dw_step_become_owner(rel);
+	dw_check_blocks(dw_rule_open_active(b->id, rel), rel, GetActiveSnapshot(), start, end, &check);
+	dw_fault_here("verify_chunk", w->m->name);
+	p->finished = end >= limit;
+	p->blocks_done = Max(end, start) - p->first_block;
+	if (p->finished)
+		p->blocks_total = p->blocks_done;
+	else if (last)
+		p->blocks_total = nblocks - p->first_block;
+	p->rows_done += check.rows;
+	p->rows_drifted += check.drifted;
+	p->rows_failed += check.unconvertible;
+	p->rows_lossy += check.lossy;
+	p->batch_ms = dw_ms_since(began);
+	p->rows_per_second = p->batch_ms > 0 ? check.rows * 1000.0 / (p->batch_ms * 2) : 0;
+	/* where the last verification still counts, nobody waits for this one */
+	w->rest_ms = (int) p->batch_ms * (w->m->verified ? RECHECK_REST : 1);
+	dw_progress_put(b->id, "verify", p);
+	dw_fault_at_commit("verify", w->m->name);
+	w->careful = false;
+}
+
+static CheckResult
+verify_member(DwWorker *w, DwMember *b)
 {
 	Relation	rel = dw_work_open_member(w, b, AccessShareLock);
 	DwProgress	p;
-	DwCheck		check = {.record = true};
-	BlockNumber nblocks;
-	BlockNumber end;
-	instr_time	start;
+	CheckResult result;
+	bool		last;
 
-	*restart = false;
 	w->rest_ms = 0;
 	if (rel == NULL)
 	{
 		w->stamp = NULL;
-		return false;
+		return CHECK_CHUNK;
 	}
-	INSTR_TIME_SET_CURRENT(start);
-	if (!dw_progress_get(b->id, "verify", 0, &p) || p.relfilenode != dw_relfilenode(rel) || p.epoch != w->m->epoch)
+	result = take_part(w, b, rel, &p, &last);
+	if (result == CHECK_CHUNK)
 	{
-		*restart = true;
-		table_close(rel, NoLock);
-		return false;
+		/* the one we have may be older than the pass that the part belongs to */
+		PopActiveSnapshot();
+		PushActiveSnapshot(GetLatestSnapshot());
+		check_chunk(w, b, rel, &p, last);
+		if (last && p.finished)
+			result = CHECK_THROUGH;
 	}
-	if (p.finished)
-	{
-		table_close(rel, NoLock);
-		return true;
-	}
-
-	/* to the end as it is now: a row may have moved there */
-	nblocks = RelationGetNumberOfBlocks(rel);
-	end = Min((BlockNumber) p.blocks_done + DW_CHUNK_BLOCKS, nblocks);
-	dw_step_become_owner(rel);
-	dw_check_blocks(dw_rule_open_active(b->id, rel), rel, GetActiveSnapshot(), p.blocks_done, end, &check);
-	dw_fault_here("verify_chunk", w->m->name);
-	p.blocks_done = end;
-	p.blocks_total = nblocks;
-	p.rows_done += check.rows;
-	p.rows_drifted += check.drifted;
-	p.rows_failed += check.unconvertible;
-	p.rows_lossy += check.lossy;
-	p.finished = end >= nblocks;
-	p.batch_ms = dw_ms_since(start);
-	p.rows_per_second = p.batch_ms > 0 ? check.rows * 1000.0 / (p.batch_ms * 2) : 0;
-	/* where the last verification still counts, nobody waits for this one */
-	w->rest_ms = (int) p.batch_ms * (w->m->verified ? RECHECK_REST : 1);
-	dw_progress_put(b->id, "verify", &p);
-	dw_fault_at_commit("verify", w->m->name);
-	w->careful = false;
 	table_close(rel, NoLock);
-	return p.finished;
+	return result;
 }
 
 void
 dw_work_verify(DwWorker *w)
 {
 	DwMember   *b = list_nth(w->m->members, w->member);
-	bool		restart;
-	bool		through;
+	CheckResult result;
 	bool		ended;
 
 	if (!dw_throttle_go(w, false))
@@ -222,24 +289,56 @@ dw_work_verify(DwWorker *w)
 		return;
 	}
 	dw_step_begin();
-	through = verify_member(w, b, &restart);
-	ended = through && w->member + 1 == list_length(w->m->members);
+	result = verify_member(w, b);
+	ended = result == CHECK_THROUGH && w->member + 1 == list_length(w->m->members);
 	if (ended)
 		end_verify(w);
 	dw_step_commit();
+	dw_work_unclaim(w);			/* only now: whoever takes the part must see what became of it */
 	/* whatever it found, the migration is another one now; had the commit failed, it would be the old one */
 	if (ended)
 		w->stamp = NULL;
-	if (restart)
+	if (result == CHECK_ANEW)
 	{
 		if (pass_may_begin(w))
 			start_verify(w);
 		w->member = 0;
 		return;
 	}
-	if (through)
+	if (w->stamp == NULL)
+		return;
+	if (result == CHECK_THROUGH)
 		w->member = (w->member + 1) % list_length(w->m->members);
+	else if (!w->m->verified)
+		dw_work_call_helpers(w, "verify", 1);
+	if (result == CHECK_OTHERS)
+	{
+		dw_work_report(w, "running", "the last parts are with the other workers", NULL, 0, 0);
+		dw_sleep(20);
+		return;
+	}
 	w->throttle.rest_ms = w->rest_ms;
-	if (w->stamp)
-		dw_throttle_rest(w);
+	dw_throttle_rest(w);
+}
+
+bool
+dw_work_help_verify(DwWorker *w)
+{
+	CheckResult result;
+
+	if (!dw_throttle_go(w, false))
+		return true;
+	dw_step_begin();
+	result = verify_member(w, list_nth(w->m->members, w->member));
+	dw_step_commit();
+	dw_work_unclaim(w);
+	if (w->stamp == NULL)
+		return true;
+	if (result == CHECK_THROUGH && w->member + 1 < list_length(w->m->members))
+		w->member++;
+	else if (result != CHECK_CHUNK)
+		return false;
+	w->throttle.rest_ms = w->rest_ms;
+	dw_throttle_rest(w);
+	return true;
 }

@@ -299,7 +299,7 @@ step(DwWorker *w)
 	if (work == DW_WORK_FILL)
 		return dw_work_fill(w);
 	else if (w->slot > 0)
-		return false;
+		return work == DW_WORK_VERIFY && dw_work_help_verify(w);
 	else if (work == DW_WORK_BUILD)
 		dw_work_build(w);
 	else if (work == DW_WORK_VERIFY)
