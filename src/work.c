@@ -223,14 +223,24 @@ dw_work_unchanged(DwWorker *w)
 	return stamp != NULL && w->stamp != NULL && strcmp(stamp, w->stamp) == 0;
 }
 
-/* Opens a member's table for a step; NULL if it is gone or the migration has changed meanwhile. */
 Relation
-dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode)
+dw_work_open_table(DwWorker *w, Oid relid, LOCKMODE mode)
 {
 	Relation	rel;
 
 	(void) set_config_option("lock_timeout", psprintf("%d", dw_lock_timeout), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	rel = try_relation_open(b->relid, mode);
+	w->locking = relid;
+	rel = try_relation_open(relid, mode);
+	w->locking = InvalidOid;
+	return rel;
+}
+
+/* Opens a member's table for a step; NULL if it is gone or the migration has changed meanwhile. */
+Relation
+dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode)
+{
+	Relation	rel = dw_work_open_table(w, b->relid, mode);
+
 	if (rel == NULL)
 		return NULL;			/* dropped: the next look at the migration says so */
 	if (!dw_work_unchanged(w))

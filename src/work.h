@@ -69,6 +69,7 @@ typedef struct DwWorker
 	int64		token;			/* of the pass in chunks */
 	int64		losses;			/* counted before it */
 	bool		readers_block;	/* what is waited for conflicts with readers, too */
+	Oid			locking;		/* table whose lock is being waited for, or invalid */
 	int			rest_ms;		/* after a step of the verification */
 	const char *state;			/* as last reported */
 	char		reason[256];
@@ -105,7 +106,10 @@ extern bool dw_work_read(DwWorker *w);
 /* Is it as it was when read?  Asked inside a step, under the table's lock. */
 extern bool dw_work_unchanged(DwWorker *w);
 
-/* Opens a member's table for a step; NULL if it is gone or the migration has changed meanwhile. */
+/* Opens a table in a step, and waits no longer than dw_lock_timeout for its lock (55P03); NULL if it is gone. */
+extern Relation dw_work_open_table(DwWorker *w, Oid relid, LOCKMODE mode);
+
+/* The same for a member; NULL also if the migration has changed meanwhile. */
 extern Relation dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode);
 
 /* Is the extension there?  DROP EXTENSION ... CASCADE may have taken it from under us. */

@@ -116,7 +116,7 @@ start_verify(DwWorker *w)
 	foreach(lc, w->m->members)
 	{
 		DwMember   *b = lfirst(lc);
-		Relation	rel = try_relation_open(b->relid, AccessShareLock);
+		Relation	rel = dw_work_open_table(w, b->relid, AccessShareLock);
 		DwProgress	p = {.epoch = pass.epoch,.token = pass.token,.losses = pass.losses,.marks = pass.marks,.snapshot = pass.snapshot};
 		BlockNumber total;
 		BlockNumber size;

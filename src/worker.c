@@ -51,6 +51,7 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "attach.h"
 #include "catalog.h"
 #include "compat.h"
 #include "migration.h"
@@ -194,7 +195,34 @@ dw_sleep(double ms)
 		ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
+
 /* ---- errors ---- */
+
+/*
+ * What is in the way, for dw_status: the error says how it was noticed, which
+ * is for the log.  Whoever holds a lock is named beside it (blocked_by).
+ */
+static char *
+why_waiting(DwWorker *w, const ErrorData *error)
+{
+	char	   *table = NULL;
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		return pstrdup("its statement was canceled; it is repeated");
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+		return psprintf("the server is short of resources: %s", error->message);
+	if (OidIsValid(w->locking))
+	{
+		dw_step_begin();
+		if (get_rel_name(w->locking) != NULL)	/* who had the lock may have dropped it */
+			table = MemoryContextStrdup(w->step, dw_table_name(w->locking));
+		dw_step_commit();
+		return psprintf("waiting for a lock on table %s", table ? table : "that was dropped meanwhile");
+	}
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
+		return pstrdup("rows or keys are locked by other transactions");
+	return psprintf("another transaction was in the way: %s", error->message);
+}
 
 /* The step failed; in the transaction that follows its abort. */
 static void
@@ -205,6 +233,7 @@ after_error(DwWorker *w, ErrorData *error)
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("pg_dualwrite worker of migration %d: %s", w->migration_id, error->message),
+			 ours ? errdetail("The batch had held row locks for half a second; a smaller one follows.") : 0,
 			 error->context ? errcontext("%s", error->context) : 0));
 	dw_work_unclaim(w);			/* what is known of the part may be ahead of what was committed */
 	w->state = NULL;
@@ -221,7 +250,7 @@ after_error(DwWorker *w, ErrorData *error)
 	else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		/* somebody wanted this statement to end, not the migration */
-		dw_work_report(w, "waiting", error->message, NULL, 0, 0);
+		dw_work_report(w, "waiting", why_waiting(w, error), NULL, 0, 0);
 		dw_sleep(DW_HEARTBEAT_MS);
 	}
 	else if (dw_error_of_lock(error->sqlerrcode))
@@ -229,7 +258,7 @@ after_error(DwWorker *w, ErrorData *error)
 		/* a table lock, or a row's: try again, and row by row, so that the others get through */
 		w->careful = true;
 		w->careful_left = 16;
-		dw_work_report(w, "waiting", error->message, NULL, 0, 0);
+		dw_work_report(w, "waiting", why_waiting(w, error), NULL, 0, 0);
 		dw_sleep(dw_lock_timeout / 2 + 50);
 	}
 	else if (dw_error_of_row(error->sqlerrcode) && !w->careful)
@@ -239,7 +268,7 @@ after_error(DwWorker *w, ErrorData *error)
 	}
 	else if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
 	{
-		dw_work_report(w, "waiting", error->message, NULL, 0, 0);
+		dw_work_report(w, "waiting", why_waiting(w, error), NULL, 0, 0);
 		dw_sleep(DW_HEARTBEAT_MS);
 	}
 	else
@@ -254,6 +283,7 @@ after_error(DwWorker *w, ErrorData *error)
 		dw_step_commit();
 	}
 	w->vacuuming = false;
+	w->locking = InvalidOid;
 	/* to be read anew: what the step has done to the copy was undone, wherever else it had got to */
 	w->stamp = NULL;
 }

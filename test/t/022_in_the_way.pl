@@ -76,9 +76,28 @@ begin_cents($node, 'm2', rate => 100);
 wait_middle($node, 'm2');
 $pid = idle_transaction('locker', 'LOCK TABLE t IN SHARE MODE');
 blocked_by('m2', $pid, 'the holder of a table lock is named');
+status_is($node, 'm2', 'state_reason', 'waiting for a lock on table public.t', '... and dw_status says in plain words for what');
+like(slurp_file($node->logfile), qr/worker of migration \d+: canceling statement due to lock timeout/, '... the log, how it was noticed');
 # writers wait for the locker, and not for the worker behind it: 300 ms at most
 end_transaction('locker', 'COMMIT');
 wait_until($node, "SELECT state <> 'waiting' FROM dw_status WHERE migration = 'm2'", 'it goes on');
+
+# --- whatever else it may wait for, in plain words ---
+
+my %words = (
+	'55P03' => 'rows or keys are locked by other transactions',
+	'40P01' => 'rows or keys are locked by other transactions',
+	'40001' => 'another transaction was in the way: fault point.*',
+	'53100' => 'the server is short of resources: fault point.*',
+	'57014' => 'its statement was canceled; it is repeated');
+foreach my $state (sort keys %words)
+{
+	answer($node, "SELECT dw_fault('fill_updated', sqlstate => '$state', times => NULL)");
+	wait_until($node, "SELECT state = 'waiting' AND state_reason ~ '^$words{$state}\$' FROM dw_status WHERE migration = 'm2'",
+		"$state is waited for: $words{$state}");
+	answer($node, 'SELECT dw_fault_off()');
+}
+wait_until($node, "SELECT state <> 'waiting' FROM dw_status WHERE migration = 'm2'", '... and it goes on');
 
 # --- a transaction that wrote before the verification began ---
 
