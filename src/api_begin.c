@@ -232,23 +232,14 @@ spec_texts(Spec *spec, DwSide side, size_t offset)
 static void
 make_definition(Spec *spec)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	DwRun		run;
-	bool		isnull;
-	MemoryContext old;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT pg_catalog.jsonb_build_object('old', $1, 'new', $2, 'backward', $3, 'forward', $4, 'types', $5, 'options', $6)",
-		   DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_OLD, offsetof(SpecColumn, name)), false),
-		   DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_NEW, offsetof(SpecColumn, name)), false),
-		   DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_OLD, offsetof(SpecColumn, expr)), false),
-		   DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_NEW, offsetof(SpecColumn, expr)), false),
-		   DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_NEW, offsetof(SpecColumn, type)), false),
-		   DW_DATUM(JSONBOID, JsonbPGetDatum(spec->options_given), false));
-	old = MemoryContextSwitchTo(cxt);
-	spec->definition = DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	MemoryContextSwitchTo(old);
-	dw_run_end(&run);
+	spec->definition =
+		DW_OWN_JSONB("SELECT pg_catalog.jsonb_build_object('old', $1, 'new', $2, 'backward', $3, 'forward', $4, 'types', $5, 'options', $6)",
+					 DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_OLD, offsetof(SpecColumn, name)), false),
+					 DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_NEW, offsetof(SpecColumn, name)), false),
+					 DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_OLD, offsetof(SpecColumn, expr)), false),
+					 DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_NEW, offsetof(SpecColumn, expr)), false),
+					 DW_DATUM(TEXTARRAYOID, spec_texts(spec, DW_NEW, offsetof(SpecColumn, type)), false),
+					 DW_DATUM(JSONBOID, JsonbPGetDatum(spec->options_given), false));
 }
 
 /* A migration of that name that is in the way, or is this one already. */

@@ -151,7 +151,7 @@ member_sequences(int member_id, List **names)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		char	   *name = dw_sql_text(i, 0, cxt);
-		Oid			oid = atooid(dw_sql_text(i, 1, cxt));
+		Oid			oid = dw_sql_int(i, 1);
 		MemoryContext old = MemoryContextSwitchTo(cxt);
 
 		*names = lappend(*names, name);

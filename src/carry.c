@@ -54,21 +54,10 @@ List *
 dw_created_columns(DwMember *b, DwSideColumns *sides)
 {
 	List	   *names = NIL;
-	MemoryContext cxt = CurrentMemoryContext;
-	DwRun		run;
+	ListCell   *lc;
 
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT pg_catalog.array_position(b.new_columns, c)::integer - 1 FROM dualwrite.member b, pg_catalog.unnest(b.created_columns) c WHERE b.id = $1",
-		   DW_INT4(b->id));
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		int			pos = atoi(dw_sql_text(i, 0, cxt));
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-
-		names = lappend(names, list_nth(sides->names[DW_NEW], pos));
-		MemoryContextSwitchTo(old);
-	}
-	dw_run_end(&run);
+	foreach(lc, dw_member_created(b->id))
+		names = lappend(names, list_nth(sides->names[DW_NEW], lfirst_int(lc)));
 	return names;
 }
 
@@ -88,16 +77,11 @@ bool
 dw_new_side_deferrable(DwMember *b)
 {
 	DwSideColumns *sides = dw_side_columns(b->id);
-	bool		found;
-	DwRun		run;
 
 	if (sides == NULL)
 		return false;
-	dw_run_begin(&run, dw_own_role());
-	found = DW_SQL("SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferrable AND c.conkey && $2 LIMIT 1",
-				   DW_OID(b->relid), DW_DATUM(INT2ARRAYOID, int2_array(sides->attnums[DW_NEW]), false)) > 0;
-	dw_run_end(&run);
-	return found;
+	return DW_OWN_SQL("SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferrable AND c.conkey && $2 LIMIT 1",
+					  DW_OID(b->relid), DW_DATUM(INT2ARRAYOID, int2_array(sides->attnums[DW_NEW]), false)) > 0;
 }
 
 /* One text, or NULL: what a query of (relation, old attnums, new attnums, old name, new name) aggregates. */
@@ -249,31 +233,17 @@ dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides)
 List *
 dw_columns_relations(Oid relid, List *names)
 {
-	MemoryContext cxt = CurrentMemoryContext;
 	List	   *attnums = NIL;
-	List	   *oids = NIL;
-	DwRun		run;
 	ListCell   *lc;
 
 	foreach(lc, names)
 		attnums = lappend_int(attnums, get_attnum(relid, lfirst(lc)));
-	dw_run_begin(&run, dw_own_role());
 	/* in an order that is the same for everybody */
-	DW_SQL("SELECT c.confrelid FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.contype = 'f' AND c.conkey && $2"
-		   " UNION SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'"
-		   " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-		   " AND d.refobjid = $1 AND d.refobjsubid = ANY ($2) AND d.deptype IN ('a', 'i') ORDER BY 1",
-		   DW_OID(relid), DW_DATUM(INT2ARRAYOID, int2_array(attnums), false));
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		Oid			oid = atooid(dw_sql_text(i, 0, cxt));
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-
-		oids = lappend_oid(oids, oid);
-		MemoryContextSwitchTo(old);
-	}
-	dw_run_end(&run);
-	return oids;
+	return DW_OWN_OIDS("SELECT c.confrelid FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.contype = 'f' AND c.conkey && $2"
+					   " UNION SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'"
+					   " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+					   " AND d.refobjid = $1 AND d.refobjsubid = ANY ($2) AND d.deptype IN ('a', 'i') ORDER BY 1",
+					   DW_OID(relid), DW_DATUM(INT2ARRAYOID, int2_array(attnums), false));
 }
 
 void

@@ -104,28 +104,38 @@ dw_home(void)
 	"   FROM dualwrite.member b WHERE b.migration_id = m.id), m.proven_at IS NOT NULL, m.verified_at" \
 	" FROM dualwrite.migration m LEFT JOIN dualwrite.control c ON c.migration_id = m.id"
 
-/* Value of SPI_tuptable's first row, as a bool (null is false), int64 (null is 0), text. */
-static bool
-got_bool(int col)
+/* Reads the members of m into its context. */
+static void
+read_members(DwMigration *m, MemoryContext cxt)
 {
-	bool		isnull;
-	Datum		d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, col, &isnull);
+	MemoryContext old;
 
-	return !isnull && DatumGetBool(d);
-}
+	DW_SQL("SELECT b.id, b.ord, b.relation::oid, b.has_backward, b.filling, b.relfilenode, b.created_columns"
+		   " FROM dualwrite.member b WHERE b.migration_id = $1 ORDER BY b.ord", DW_INT4(m->id));
+	old = MemoryContextSwitchTo(cxt);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		DwMember   *b = palloc0(sizeof(DwMember));
+		Datum	   *names;
+		bool		isnull;
 
-static int64
-got_int(uint64 row, int col)
-{
-	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
-
-	return s ? strtoll(s, NULL, 10) : 0;
-}
-
-static char *
-got_text(int col, MemoryContext cxt)
-{
-	return dw_sql_text(0, col - 1, cxt);
+		b->id = dw_sql_int(i, 0);
+		b->migration_id = m->id;
+		b->ord = dw_sql_int(i, 1);
+		b->relid = (Oid) dw_sql_int(i, 2);
+		b->has_backward = dw_sql_bool(i, 3);
+		b->filling = dw_sql_bool(i, 4);
+		b->relfilenode = (Oid) dw_sql_int(i, 5);
+		deconstruct_array(DatumGetArrayTypeP(dw_sql_datum(i, 6, &isnull)), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR,
+						  &names, NULL, &b->ncreated);
+		b->created = palloc(sizeof(char *) * Max(b->ncreated, 1));
+		for (int j = 0; j < b->ncreated; j++)
+			b->created[j] = pstrdup(NameStr(*DatumGetName(names[j])));
+		m->two_way &= b->has_backward;
+		m->table_missing |= !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(b->relid));
+		m->members = lappend(m->members, b);
+	}
+	MemoryContextSwitchTo(old);
 }
 
 static DwMigration *
@@ -134,73 +144,41 @@ read_migration(MemoryContext cxt)
 	DwMigration *m = MemoryContextAllocZero(cxt, sizeof(DwMigration));
 	bool		isnull;
 	char	   *home;
-	MemoryContext old;
 
-	m->id = got_int(0, 1);
-	m->name = got_text(2, cxt);
-	m->owner = (Oid) got_int(0, 3);
-	m->definition = got_text(4, cxt);
-	m->phase = dw_enum_value(dw_phase_names, got_text(5, cxt));
-	m->phase_since = got_text(6, cxt);
-	m->mirror = dw_enum_value(dw_mirror_names, got_text(7, cxt));
-	m->conflict = dw_enum_value(dw_conflict_names, got_text(8, cxt));
-	m->on_error = dw_enum_value(dw_on_error_names, got_text(9, cxt));
-	m->heal = got_bool(10);
-	old = MemoryContextSwitchTo(cxt);
-	m->options = DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 11, &isnull));
-	MemoryContextSwitchTo(old);
-	m->epoch = got_int(0, 12);
-	m->failed = got_bool(13);
-	m->last_error = got_text(14, cxt);
-	home = got_text(15, cxt);
+	m->id = dw_sql_int(0, 0);
+	m->name = dw_sql_text(0, 1, cxt);
+	m->owner = (Oid) dw_sql_int(0, 2);
+	m->definition = dw_sql_text(0, 3, cxt);
+	m->phase = dw_enum_value(dw_phase_names, dw_sql_text(0, 4, cxt));
+	m->phase_since = dw_sql_text(0, 5, cxt);
+	m->mirror = dw_enum_value(dw_mirror_names, dw_sql_text(0, 6, cxt));
+	m->conflict = dw_enum_value(dw_conflict_names, dw_sql_text(0, 7, cxt));
+	m->on_error = dw_enum_value(dw_on_error_names, dw_sql_text(0, 8, cxt));
+	m->heal = dw_sql_bool(0, 9);
+	m->options = dw_sql_jsonb(0, 10, cxt);
+	m->epoch = dw_sql_int(0, 11);
+	m->failed = dw_sql_bool(0, 12);
+	m->last_error = dw_sql_text(0, 13, cxt);
+	home = dw_sql_text(0, 14, cxt);
 	m->copied = strcmp(home, dw_home()) != 0;
-	m->verified = got_bool(16);
-	m->verified_since_phase = m->verified && got_bool(17);
-	m->verified_lossy = got_int(0, 19);
-	m->open_drift = got_int(0, 20);
-	m->open_unconvertible = got_int(0, 21);
-	m->lossy = got_bool(22);
-	m->paused = got_bool(23);
-	m->pause_reason = got_text(24, cxt);
-	m->marks_changed = m->verified && !got_bool(25);
+	m->verified = dw_sql_bool(0, 15);
+	m->verified_since_phase = m->verified && dw_sql_bool(0, 16);
+	m->verified_lossy = dw_sql_int(0, 18);
+	m->open_drift = dw_sql_int(0, 19);
+	m->open_unconvertible = dw_sql_int(0, 20);
+	m->lossy = dw_sql_bool(0, 21);
+	m->paused = dw_sql_bool(0, 22);
+	m->pause_reason = dw_sql_text(0, 23, cxt);
+	m->marks_changed = m->verified && !dw_sql_bool(0, 24);
 	if (m->marks_changed)
 		m->verified = m->verified_since_phase = false;
 	if (m->verified)
-		m->verified_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 29, &isnull));
-	m->proof = got_bool(26);
-	m->proof_present = got_bool(27);
-	m->proven = m->verified && m->proof_present && got_bool(28);
+		m->verified_at = DatumGetTimestampTz(dw_sql_datum(0, 28, &isnull));
+	m->proof = dw_sql_bool(0, 25);
+	m->proof_present = dw_sql_bool(0, 26);
+	m->proven = m->verified && m->proof_present && dw_sql_bool(0, 27);
 	m->two_way = true;
-
-	DW_SQL("SELECT b.id, b.ord, b.relation::oid, b.has_backward, b.filling, b.relfilenode, b.created_columns"
-		   " FROM dualwrite.member b WHERE b.migration_id = $1 ORDER BY b.ord", DW_INT4(m->id));
-	old = MemoryContextSwitchTo(cxt);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		DwMember   *b = palloc0(sizeof(DwMember));
-		HeapTuple	tup = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		Datum	   *names;
-
-		b->id = got_int(i, 1);
-		b->migration_id = m->id;
-		b->ord = got_int(i, 2);
-		b->relid = (Oid) got_int(i, 3);
-		b->has_backward = DatumGetBool(SPI_getbinval(tup, desc, 4, &isnull));
-		b->filling = DatumGetBool(SPI_getbinval(tup, desc, 5, &isnull));
-		b->relfilenode = (Oid) got_int(i, 6);
-		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tup, desc, 7, &isnull)), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR,
-						  &names, NULL, &b->ncreated);
-		b->created = palloc(sizeof(char *) * Max(b->ncreated, 1));
-		for (int j = 0; j < b->ncreated; j++)
-			b->created[j] = pstrdup(NameStr(*DatumGetName(names[j])));
-		if (!b->has_backward)
-			m->two_way = false;
-		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(b->relid)))
-			m->table_missing = true;
-		m->members = lappend(m->members, b);
-	}
-	MemoryContextSwitchTo(old);
+	read_members(m, cxt);
 	return m;
 }
 
@@ -241,31 +219,8 @@ dw_migration_get(int id)
 List *
 dw_migration_ids(void)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	List	   *ids = NIL;
-	DwRun		run;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT m.id FROM dualwrite.migration m WHERE m.phase NOT IN ($1, 'aborted') ORDER BY m.id", DW_TEXT("finalized"));
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-
-		ids = lappend_int(ids, got_int(i, 1));
-		MemoryContextSwitchTo(old);
-	}
-	dw_run_end(&run);
-	return ids;
+	return DW_OWN_INTS("SELECT m.id FROM dualwrite.migration m WHERE m.phase NOT IN ($1, 'aborted') ORDER BY m.id", DW_TEXT("finalized"));
 }
-
-/* Runs one writing statement of one row. */
-#define STATE_CHANGE(...) \
-	do { \
-		DwRun		run_; \
-		dw_run_begin(&run_, dw_own_role()); \
-		DW_SQL(__VA_ARGS__); \
-		dw_run_end(&run_); \
-	} while (0)
 
 /* Makes every backend load the mirror's configuration anew before its next statement. */
 static void
@@ -298,7 +253,7 @@ dw_migration_insert(const char *name, Oid owner, Jsonb *definition, DwMirrorMode
 		   DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
 		   DW_TEXT(dw_enum_name(dw_on_error_names, on_error)), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
 		   DW_TEXT(dw_home()));
-	id = got_int(0, 1);
+	id = dw_sql_int(0, 0);
 	DW_SQL("INSERT INTO dualwrite.control (migration_id) VALUES ($1)", DW_INT4(id));
 	dw_run_end(&run);
 	return id;
@@ -307,14 +262,7 @@ dw_migration_insert(const char *name, Oid owner, Jsonb *definition, DwMirrorMode
 int
 dw_member_id(void)
 {
-	DwRun		run;
-	int			id;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT pg_catalog.nextval('dualwrite.member_id')::integer + $1", DW_INT4(0));
-	id = got_int(0, 1);
-	dw_run_end(&run);
-	return id;
+	return DW_OWN_INT("SELECT pg_catalog.nextval('dualwrite.member_id')::integer + $1", DW_INT4(0));
 }
 
 static Datum
@@ -338,42 +286,39 @@ void
 dw_member_insert(int id, int migration_id, int ord, Oid relid, List *old_columns, List *new_columns, List *created,
 				 bool has_backward, Oid relfilenode)
 {
-	STATE_CHANGE("INSERT INTO dualwrite.member (id, migration_id, ord, relation, old_columns, new_columns, created_columns, has_backward, filling, relfilenode)"
-				 " VALUES ($1, $2, $3, $4::regclass, $5, $6, $7, $8, true, $9)",
-				 DW_INT4(id), DW_INT4(migration_id), DW_INT4(ord), DW_OID(relid),
-				 DW_DATUM(NAMEARRAYOID, name_array(old_columns), false),
-				 DW_DATUM(NAMEARRAYOID, name_array(new_columns), false),
-				 DW_DATUM(NAMEARRAYOID, name_array(created), false),
-				 DW_BOOL(has_backward), DW_OID(relfilenode));
-}
+	DW_OWN_SQL("INSERT INTO dualwrite.member (id, migration_id, ord, relation, old_columns, new_columns, created_columns, has_backward, filling, relfilenode)"
+			   " VALUES ($1, $2, $3, $4::regclass, $5, $6, $7, $8, true, $9)",
+			   DW_INT4(id), DW_INT4(migration_id), DW_INT4(ord), DW_OID(relid),
+			   DW_DATUM(NAMEARRAYOID, name_array(old_columns), false),
+			   DW_DATUM(NAMEARRAYOID, name_array(new_columns), false),
+			   DW_DATUM(NAMEARRAYOID, name_array(created), false),
+			   DW_BOOL(has_backward), DW_OID(relfilenode));
+  }
 
 void
 dw_member_set_begin(int member_id, const char *snapshot, const char *xids, bool fuzzy, Oid relfilenode)
 {
-	STATE_CHANGE("UPDATE dualwrite.member SET begin_snapshot = $2::pg_snapshot, begin_xids = $3::xid8[], begin_fuzzy = $4, relfilenode = $5"
-				 " WHERE id = $1",
-				 DW_INT4(member_id), DW_TEXT(snapshot), DW_TEXT(xids), DW_BOOL(fuzzy), DW_OID(relfilenode));
-}
+	DW_OWN_SQL("UPDATE dualwrite.member SET begin_snapshot = $2::pg_snapshot, begin_xids = $3::xid8[], begin_fuzzy = $4, relfilenode = $5"
+			   " WHERE id = $1",
+			   DW_INT4(member_id), DW_TEXT(snapshot), DW_TEXT(xids), DW_BOOL(fuzzy), DW_OID(relfilenode));
+  }
 
 void
 dw_member_set_filling(DwMigration *m, bool filling)
 {
-	STATE_CHANGE("UPDATE dualwrite.member SET filling = $2 WHERE migration_id = $1", DW_INT4(m->id), DW_BOOL(filling));
-	invalidate(m);
+	DW_OWN_SQL("UPDATE dualwrite.member SET filling = $2 WHERE migration_id = $1", DW_INT4(m->id), DW_BOOL(filling));
+  	invalidate(m);
 }
 
 void
 dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to)
 {
-	DwRun		run;
 	uint64		n;
 
-	dw_run_begin(&run, dw_own_role());
-	n = DW_SQL("UPDATE dualwrite.migration SET phase = $3, phase_since = pg_catalog.clock_timestamp(), failed = false,"
-			   " finished_at = CASE WHEN $3 IN ('finalized', 'aborted') THEN pg_catalog.clock_timestamp() END"
-			   " WHERE id = $1 AND phase = $2",
-			   DW_INT4(m->id), DW_TEXT(dw_enum_name(dw_phase_names, from)), DW_TEXT(dw_enum_name(dw_phase_names, to)));
-	dw_run_end(&run);
+	n = DW_OWN_SQL("UPDATE dualwrite.migration SET phase = $3, phase_since = pg_catalog.clock_timestamp(), failed = false,"
+				   " finished_at = CASE WHEN $3 IN ('finalized', 'aborted') THEN pg_catalog.clock_timestamp() END"
+				   " WHERE id = $1 AND phase = $2",
+				   DW_INT4(m->id), DW_TEXT(dw_enum_name(dw_phase_names, from)), DW_TEXT(dw_enum_name(dw_phase_names, to)));
 	if (n != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -387,16 +332,13 @@ dw_migration_set_phase(DwMigration *m, DwPhase from, DwPhase to)
 void
 dw_migration_set_options(DwMigration *m, int64 epoch, Jsonb *options, DwMirrorMode mirror, DwConflict conflict, DwOnError on_error)
 {
-	DwRun		run;
 	uint64		n;
 
 	/* the brake takes no lock: whoever pulls it must not find it released by a call that had looked before */
-	dw_run_begin(&run, dw_own_role());
-	n = DW_SQL("UPDATE dualwrite.migration SET options = $2, mirror = $3, conflict = $4, on_error = $5 WHERE id = $1 AND epoch = $6",
-			   DW_INT4(m->id), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
-			   DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
-			   DW_TEXT(dw_enum_name(dw_on_error_names, on_error)), DW_INT8(epoch));
-	dw_run_end(&run);
+	n = DW_OWN_SQL("UPDATE dualwrite.migration SET options = $2, mirror = $3, conflict = $4, on_error = $5 WHERE id = $1 AND epoch = $6",
+				   DW_INT4(m->id), DW_DATUM(JSONBOID, JsonbPGetDatum(options), false),
+				   DW_TEXT(dw_enum_name(dw_mirror_names, mirror)), DW_TEXT(dw_enum_name(dw_conflict_names, conflict)),
+				   DW_TEXT(dw_enum_name(dw_on_error_names, on_error)), DW_INT8(epoch));
 	if (n != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -409,35 +351,31 @@ dw_migration_set_options(DwMigration *m, int64 epoch, Jsonb *options, DwMirrorMo
 void
 dw_migration_brake(DwMigration *m)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET options = options || '{\"mirror\": \"off\"}', mirror = 'off', epoch = epoch + $2 WHERE id = $1",
-				 DW_INT4(m->id), DW_INT8(1));
-	invalidate(m);
+	DW_OWN_SQL("UPDATE dualwrite.migration SET options = options || '{\"mirror\": \"off\"}', mirror = 'off', epoch = epoch + $2 WHERE id = $1",
+			   DW_INT4(m->id), DW_INT8(1));
+  	invalidate(m);
 }
 
 void
 dw_migration_open_hole(DwMigration *m, bool heal)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET epoch = epoch + 1, heal = heal OR $2 WHERE id = $1", DW_INT4(m->id), DW_BOOL(heal));
-	invalidate(m);
+	DW_OWN_SQL("UPDATE dualwrite.migration SET epoch = epoch + 1, heal = heal OR $2 WHERE id = $1", DW_INT4(m->id), DW_BOOL(heal));
+  	invalidate(m);
 }
 
 void
 dw_migration_set_heal(DwMigration *m, bool heal)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET heal = $2 WHERE id = $1", DW_INT4(m->id), DW_BOOL(heal));
-	invalidate(m);
+	DW_OWN_SQL("UPDATE dualwrite.migration SET heal = $2 WHERE id = $1", DW_INT4(m->id), DW_BOOL(heal));
+  	invalidate(m);
 }
 
 int64
 dw_checking_begin(DwMigration *m)
 {
-	DwRun		run;
 	int64		token;
 
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("UPDATE dualwrite.migration SET checking = pg_catalog.pg_current_xact_id()::text::bigint WHERE id = $1 RETURNING checking", DW_INT4(m->id));
-	token = got_int(0, 1);
-	dw_run_end(&run);
+	token = DW_OWN_INT("UPDATE dualwrite.migration SET checking = pg_catalog.pg_current_xact_id()::text::bigint WHERE id = $1 RETURNING checking", DW_INT4(m->id));
 	invalidate(m);
 	return token;
 }
@@ -445,12 +383,9 @@ dw_checking_begin(DwMigration *m)
 bool
 dw_checking_end(DwMigration *m, int64 token)
 {
-	DwRun		run;
 	bool		ours;
 
-	dw_run_begin(&run, dw_own_role());
-	ours = DW_SQL("UPDATE dualwrite.migration SET checking = 0 WHERE id = $1 AND ($2 = 0 OR checking = $2)", DW_INT4(m->id), DW_INT8(token)) > 0;
-	dw_run_end(&run);
+	ours = DW_OWN_SQL("UPDATE dualwrite.migration SET checking = 0 WHERE id = $1 AND ($2 = 0 OR checking = $2)", DW_INT4(m->id), DW_INT8(token)) > 0;
 	if (ours)
 		invalidate(m);
 	return ours;
@@ -459,43 +394,37 @@ dw_checking_end(DwMigration *m, int64 token)
 void
 dw_migration_set_failed(int id, bool failed, const char *error)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET failed = $2, last_error = coalesce($3, last_error),"
-				 " last_error_at = CASE WHEN $3 IS NULL THEN last_error_at ELSE pg_catalog.clock_timestamp() END WHERE id = $1",
-				 DW_INT4(id), DW_BOOL(failed), DW_TEXT(error));
-}
+	DW_OWN_SQL("UPDATE dualwrite.migration SET failed = $2, last_error = coalesce($3, last_error),"
+			   " last_error_at = CASE WHEN $3 IS NULL THEN last_error_at ELSE pg_catalog.clock_timestamp() END WHERE id = $1",
+			   DW_INT4(id), DW_BOOL(failed), DW_TEXT(error));
+  }
 
 void
 dw_migration_adopt(DwMigration *m)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET home = $2, epoch = epoch + 1 WHERE id = $1", DW_INT4(m->id), DW_TEXT(dw_home()));
-	STATE_CHANGE("INSERT INTO dualwrite.control (migration_id) VALUES ($1) ON CONFLICT DO NOTHING", DW_INT4(m->id));
-	m->copied = false;
+	DW_OWN_SQL("UPDATE dualwrite.migration SET home = $2, epoch = epoch + 1 WHERE id = $1", DW_INT4(m->id), DW_TEXT(dw_home()));
+  	DW_OWN_SQL("INSERT INTO dualwrite.control (migration_id) VALUES ($1) ON CONFLICT DO NOTHING", DW_INT4(m->id));
+  	m->copied = false;
 	invalidate(m);
 }
 
 bool
 dw_migration_set_verified(DwMigration *m, int64 epoch, const char *marks, int64 lossy, int64 losses_seen, bool proven)
 {
-	DwRun		run;
-	uint64		n;
-
-	dw_run_begin(&run, dw_own_role());
-	n = DW_SQL("UPDATE dualwrite.migration SET verified_at = n.at, verified_epoch = $2, verified_marks = $3, verified_lossy = $4,"
-			   " drifted = 0, unconvertible = 0, losses_seen = greatest(losses_seen, $5),"
-			   /* proven since the first of the passes that followed each other without anything to void them */
-			   " proven_at = CASE WHEN $6 AND verified_at IS NOT NULL AND verified_epoch = $2 AND verified_marks = $3"
-			   "   THEN coalesce(proven_at, n.at) WHEN $6 THEN n.at END FROM (SELECT pg_catalog.clock_timestamp() AS at) n"
-			   " WHERE id = $1 AND epoch = $2 AND mirror = 'both'",
-			   DW_INT4(m->id), DW_INT8(epoch), DW_TEXT(marks), DW_INT8(lossy), DW_INT8(losses_seen), DW_BOOL(proven));
-	dw_run_end(&run);
-	return n == 1;
+	return DW_OWN_SQL("UPDATE dualwrite.migration SET verified_at = n.at, verified_epoch = $2, verified_marks = $3, verified_lossy = $4,"
+					  " drifted = 0, unconvertible = 0, losses_seen = greatest(losses_seen, $5),"
+					  /* proven since the first of the passes that followed each other without anything to void them */
+					  " proven_at = CASE WHEN $6 AND verified_at IS NOT NULL AND verified_epoch = $2 AND verified_marks = $3"
+					  "   THEN coalesce(proven_at, n.at) WHEN $6 THEN n.at END FROM (SELECT pg_catalog.clock_timestamp() AS at) n"
+					  " WHERE id = $1 AND epoch = $2 AND mirror = 'both'",
+					  DW_INT4(m->id), DW_INT8(epoch), DW_TEXT(marks), DW_INT8(lossy), DW_INT8(losses_seen), DW_BOOL(proven)) == 1;
 }
 
 void
 dw_migration_unprove(DwMigration *m)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET proven_at = NULL WHERE id = $1", DW_INT4(m->id));
-	m->proven = false;
+	DW_OWN_SQL("UPDATE dualwrite.migration SET proven_at = NULL WHERE id = $1", DW_INT4(m->id));
+  	m->proven = false;
 }
 
 bool
@@ -506,7 +435,7 @@ dw_member_proof(DwMember *b)
 
 	dw_run_begin(&run, dw_own_role());
 	DW_SQL("SELECT dualwrite.proof_constraint($1, $2) IS NOT NULL", DW_INT4(b->id), DW_OID(b->relid));
-	found = got_bool(1);
+	found = dw_sql_bool(0, 0);
 	dw_run_end(&run);
 	return found;
 }
@@ -514,33 +443,25 @@ dw_member_proof(DwMember *b)
 void
 dw_migration_set_counts(DwMigration *m, int64 drifted, int64 unconvertible)
 {
-	STATE_CHANGE("UPDATE dualwrite.migration SET drifted = $2, unconvertible = $3, verified_at = NULL, proven_at = NULL WHERE id = $1",
-				 DW_INT4(m->id), DW_INT8(drifted), DW_INT8(unconvertible));
-}
+	DW_OWN_SQL("UPDATE dualwrite.migration SET drifted = $2, unconvertible = $3, verified_at = NULL, proven_at = NULL WHERE id = $1",
+			   DW_INT4(m->id), DW_INT8(drifted), DW_INT8(unconvertible));
+  }
 
 char *
 dw_migration_marks(DwMigration *m)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	DwRun		run;
-	char	   *marks;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord) FROM dualwrite.member b WHERE b.migration_id = $1",
-		   DW_INT4(m->id));
-	marks = dw_sql_text(0, 0, cxt);
-	dw_run_end(&run);
-	return marks;
+	return DW_OWN_TEXT("SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord) FROM dualwrite.member b WHERE b.migration_id = $1",
+					   DW_INT4(m->id));
 }
 
 void
 dw_control_set(int migration_id, bool paused, const char *reason)
 {
-	STATE_CHANGE("INSERT INTO dualwrite.control (migration_id, paused, reason) VALUES ($1, $2, $3)"
-				 " ON CONFLICT (migration_id) DO UPDATE SET paused = $2, reason = $3, since = pg_catalog.clock_timestamp(),"
-				 " standbys = CASE WHEN $2 THEN control.standbys END",
-				 DW_INT4(migration_id), DW_BOOL(paused), DW_TEXT(reason));
-}
+	DW_OWN_SQL("INSERT INTO dualwrite.control (migration_id, paused, reason) VALUES ($1, $2, $3)"
+			   " ON CONFLICT (migration_id) DO UPDATE SET paused = $2, reason = $3, since = pg_catalog.clock_timestamp(),"
+			   " standbys = CASE WHEN $2 THEN control.standbys END",
+			   DW_INT4(migration_id), DW_BOOL(paused), DW_TEXT(reason));
+  }
 
 List *
 dw_standbys_get(int migration_id, bool *known)
@@ -577,10 +498,10 @@ dw_standbys_set(int migration_id, List *names)
 
 	foreach(lc, names)
 		d[n++] = CStringGetTextDatum((char *) lfirst(lc));
-	STATE_CHANGE("UPDATE dualwrite.control SET standbys = $2, timeline = $3 WHERE migration_id = $1", DW_INT4(migration_id),
-				 DW_DATUM(TEXTARRAYOID, PointerGetDatum(construct_array(d, n, TEXTOID, -1, false, TYPALIGN_INT)), false),
-				 DW_INT8((int64) GetWALInsertionTimeLine()));
-}
+	DW_OWN_SQL("UPDATE dualwrite.control SET standbys = $2, timeline = $3 WHERE migration_id = $1", DW_INT4(migration_id),
+			   DW_DATUM(TEXTARRAYOID, PointerGetDatum(construct_array(d, n, TEXTOID, -1, false, TYPALIGN_INT)), false),
+			   DW_INT8((int64) GetWALInsertionTimeLine()));
+  }
 
 void
 dw_event(int migration_id, const char *name, const char *event, int from, int to, const char *note)
@@ -620,48 +541,41 @@ dw_worker_report(int migration_id, const char *state, const char *reason, int nb
 
 	for (int i = 0; i < nblocked_by; i++)
 		pids[i] = Int32GetDatum(blocked_by[i]);
-	STATE_CHANGE("INSERT INTO dualwrite.worker AS w (migration_id, pid, state, reason, blocked_by, throttle_signal, throttle_value, throttle_limit,"
-				 " throttle_subject, replica_lag) VALUES ($1, pg_catalog.pg_backend_pid(), $2, $3, $4, $5, $6, $7, $8, $9::jsonb)"
-				 " ON CONFLICT (migration_id) DO UPDATE SET pid = excluded.pid, state = excluded.state, reason = excluded.reason,"
-				 " since = CASE WHEN w.state = excluded.state THEN w.since ELSE excluded.since END, heartbeat_at = excluded.heartbeat_at,"
-				 " blocked_by = excluded.blocked_by, throttle_signal = excluded.throttle_signal,"
-				 " throttle_value = excluded.throttle_value, throttle_limit = excluded.throttle_limit,"
-				 " throttle_subject = excluded.throttle_subject, replica_lag = excluded.replica_lag",
-				 DW_INT4(migration_id), DW_TEXT(state), DW_TEXT(reason),
-				 DW_DATUM(INT4ARRAYOID, PointerGetDatum(construct_array(pids, nblocked_by, INT4OID, 4, true, TYPALIGN_INT)), false),
-				 DW_TEXT(signal), DW_DATUM(FLOAT8OID, Float8GetDatum(value), signal == NULL || isnan(value)),
-				 DW_DATUM(FLOAT8OID, Float8GetDatum(limit), signal == NULL || isnan(limit)),
-				 DW_TEXT(signal && subject[0] ? subject : NULL), DW_TEXT(replica_lag));
-}
+	DW_OWN_SQL("INSERT INTO dualwrite.worker AS w (migration_id, pid, state, reason, blocked_by, throttle_signal, throttle_value, throttle_limit,"
+			   " throttle_subject, replica_lag) VALUES ($1, pg_catalog.pg_backend_pid(), $2, $3, $4, $5, $6, $7, $8, $9::jsonb)"
+			   " ON CONFLICT (migration_id) DO UPDATE SET pid = excluded.pid, state = excluded.state, reason = excluded.reason,"
+			   " since = CASE WHEN w.state = excluded.state THEN w.since ELSE excluded.since END, heartbeat_at = excluded.heartbeat_at,"
+			   " blocked_by = excluded.blocked_by, throttle_signal = excluded.throttle_signal,"
+			   " throttle_value = excluded.throttle_value, throttle_limit = excluded.throttle_limit,"
+			   " throttle_subject = excluded.throttle_subject, replica_lag = excluded.replica_lag",
+			   DW_INT4(migration_id), DW_TEXT(state), DW_TEXT(reason),
+			   DW_DATUM(INT4ARRAYOID, PointerGetDatum(construct_array(pids, nblocked_by, INT4OID, 4, true, TYPALIGN_INT)), false),
+			   DW_TEXT(signal), DW_DATUM(FLOAT8OID, Float8GetDatum(value), signal == NULL || isnan(value)),
+			   DW_DATUM(FLOAT8OID, Float8GetDatum(limit), signal == NULL || isnan(limit)),
+			   DW_TEXT(signal && subject[0] ? subject : NULL), DW_TEXT(replica_lag));
+  }
 
 void
 dw_migration_forget(DwMigration *m)
 {
-	STATE_CHANGE("DELETE FROM dualwrite.progress WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
-	STATE_CHANGE("DELETE FROM dualwrite.skipped WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
-	STATE_CHANGE("DELETE FROM dualwrite.control WHERE migration_id = $1", DW_INT4(m->id));
-	STATE_CHANGE("DELETE FROM dualwrite.worker WHERE migration_id = $1", DW_INT4(m->id));
-}
+	DW_OWN_SQL("DELETE FROM dualwrite.progress WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
+  	DW_OWN_SQL("DELETE FROM dualwrite.skipped WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)", DW_INT4(m->id));
+  	DW_OWN_SQL("DELETE FROM dualwrite.control WHERE migration_id = $1", DW_INT4(m->id));
+  	DW_OWN_SQL("DELETE FROM dualwrite.worker WHERE migration_id = $1", DW_INT4(m->id));
+  }
 
 void
 dw_worker_gone(int migration_id)
 {
-	STATE_CHANGE("DELETE FROM dualwrite.worker WHERE migration_id = $1", DW_INT4(migration_id));
-}
+	DW_OWN_SQL("DELETE FROM dualwrite.worker WHERE migration_id = $1", DW_INT4(migration_id));
+  }
 
 int
 dw_worker_count(void)
 {
-	DwRun		run;
-	int			n;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT count(DISTINCT l.pid) FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = $1 AND l.granted"
-		   " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())",
-		   DW_INT4(DW_LOCK_WORKER));
-	n = got_int(0, 1);
-	dw_run_end(&run);
-	return n;
+	return DW_OWN_INT("SELECT count(DISTINCT l.pid) FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = $1 AND l.granted"
+					  " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())",
+					  DW_INT4(DW_LOCK_WORKER));
 }
 
 /* ---- passes ---- */
@@ -685,18 +599,18 @@ dw_progress_get(int member_id, const char *pass, int part, DwProgress *p)
 		int64	   *counts[] = {&p->blocks_total, &p->blocks_done, &p->rows_estimated, &p->rows_done, &p->rows_already,
 			&p->rows_locked, &p->rows_failed, &p->rows_drifted, &p->rows_lossy, &p->wal_bytes, &p->throttled_ms};
 
-		p->relfilenode = (Oid) got_int(0, 1);
-		p->epoch = got_int(0, 2);
-		p->marks = got_text(3, cxt);
-		p->snapshot = got_text(4, cxt);
+		p->relfilenode = (Oid) dw_sql_int(0, 0);
+		p->epoch = dw_sql_int(0, 1);
+		p->marks = dw_sql_text(0, 2, cxt);
+		p->snapshot = dw_sql_text(0, 3, cxt);
 		for (int i = 0; i < (int) lengthof(counts); i++)
-			*counts[i] = got_int(0, 7 + i);
-		p->token = got_int(0, 5);
-		p->losses = got_int(0, 6);
-		p->batch_ms = strtod(got_text(18, cxt), NULL);
-		p->rows_per_second = strtod(got_text(19, cxt), NULL);
-		p->finished = got_bool(20);
-		p->first_block = got_int(0, 21);
+			*counts[i] = dw_sql_int(0, 6 + i);
+		p->token = dw_sql_int(0, 4);
+		p->losses = dw_sql_int(0, 5);
+		p->batch_ms = dw_sql_float(0, 17);
+		p->rows_per_second = dw_sql_float(0, 18);
+		p->finished = dw_sql_bool(0, 19);
+		p->first_block = dw_sql_int(0, 20);
 	}
 	dw_run_end(&run);
 	return found;
@@ -714,7 +628,7 @@ dw_progress_unfinished(int member_id, const char *pass, int max, int *parts)
 		n = DW_SQL("SELECT part FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND NOT finished ORDER BY part LIMIT $3",
 				   DW_INT4(member_id), DW_TEXT(pass), DW_INT4(max));
 		for (int i = 0; i < n; i++)
-			parts[i] = got_int(i, 1);
+			parts[i] = dw_sql_int(i, 0);
 	}
 	dw_run_end(&run);
 	return n;
@@ -727,8 +641,8 @@ dw_progress_sum(int member_id, const char *pass, int64 *done, int64 *total)
 
 	dw_run_begin(&run, dw_own_role());
 	DW_SQL("SELECT sum(blocks_done), sum(blocks_total) FROM dualwrite.progress WHERE member_id = $1 AND pass = $2", DW_INT4(member_id), DW_TEXT(pass));
-	*done = got_int(0, 1);
-	*total = got_int(0, 2);
+	*done = dw_sql_int(0, 0);
+	*total = dw_sql_int(0, 1);
 	dw_run_end(&run);
 }
 
@@ -736,63 +650,57 @@ void
 dw_progress_start(int member_id, const char *pass, DwProgress *p)
 {
 	if (p->part == 0)
-		STATE_CHANGE("DELETE FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part > 0", DW_INT4(member_id), DW_TEXT(pass));
-	STATE_CHANGE("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated, token, losses, part, first_block)"
-				 " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9, $10, $11, $12)"
-				 " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot, first_block = $12,"
-				 " blocks_total = $7, rows_estimated = $8, token = $9, losses = $10, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
-				 " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, throttled_by = '{}', batch_ms = 0, rows_per_second = 0,"
-				 " started_at = pg_catalog.clock_timestamp(), last_batch_at = NULL, finished = false",
-				 DW_INT4(member_id), DW_TEXT(pass), DW_OID(p->relfilenode), DW_INT8(p->epoch), DW_TEXT(p->marks), DW_TEXT(p->snapshot),
-				 DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token), DW_INT8(p->losses), DW_INT4(p->part),
-				 DW_INT8(p->first_block));
-}
+		DW_OWN_SQL("DELETE FROM dualwrite.progress WHERE member_id = $1 AND pass = $2 AND part > 0", DW_INT4(member_id), DW_TEXT(pass));
+  	DW_OWN_SQL("INSERT INTO dualwrite.progress AS p (member_id, pass, relfilenode, epoch, marks, snapshot, blocks_total, rows_estimated, token, losses, part, first_block)"
+			   " VALUES ($1, $2, $3, $4, $5, $6::pg_snapshot, $7, $8, $9, $10, $11, $12)"
+			   " ON CONFLICT (member_id, pass, part) DO UPDATE SET relfilenode = $3, epoch = $4, marks = $5, snapshot = $6::pg_snapshot, first_block = $12,"
+			   " blocks_total = $7, rows_estimated = $8, token = $9, losses = $10, blocks_done = 0, rows_done = 0, rows_already = 0, rows_locked = 0, rows_failed = 0,"
+			   " rows_drifted = 0, rows_lossy = 0, wal_bytes = 0, throttled_ms = 0, throttled_by = '{}', batch_ms = 0, rows_per_second = 0,"
+			   " started_at = pg_catalog.clock_timestamp(), last_batch_at = NULL, finished = false",
+			   DW_INT4(member_id), DW_TEXT(pass), DW_OID(p->relfilenode), DW_INT8(p->epoch), DW_TEXT(p->marks), DW_TEXT(p->snapshot),
+			   DW_INT8(p->blocks_total), DW_INT8(p->rows_estimated), DW_INT8(p->token), DW_INT8(p->losses), DW_INT4(p->part),
+			   DW_INT8(p->first_block));
+  }
 
 void
 dw_progress_put(int member_id, const char *pass, const DwProgress *p)
 {
-	STATE_CHANGE("UPDATE dualwrite.progress SET blocks_total = $3, blocks_done = $4, rows_done = $5, rows_already = $6, rows_locked = $7,"
-				 " rows_failed = $8, rows_drifted = $9, rows_lossy = $10, wal_bytes = $11, batch_ms = $12,"
-				 " rows_per_second = $13, finished = $14, last_batch_at = pg_catalog.clock_timestamp()"
-				 " WHERE member_id = $1 AND pass = $2 AND part = $15 AND token = $16",
-				 DW_INT4(member_id), DW_TEXT(pass), DW_INT8(p->blocks_total), DW_INT8(p->blocks_done), DW_INT8(p->rows_done),
-				 DW_INT8(p->rows_already), DW_INT8(p->rows_locked), DW_INT8(p->rows_failed), DW_INT8(p->rows_drifted),
-				 DW_INT8(p->rows_lossy), DW_INT8(p->wal_bytes), DW_FLOAT8(p->batch_ms),
-				 DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished), DW_INT4(p->part), DW_INT8(p->token));
-}
+	DW_OWN_SQL("UPDATE dualwrite.progress SET blocks_total = $3, blocks_done = $4, rows_done = $5, rows_already = $6, rows_locked = $7,"
+			   " rows_failed = $8, rows_drifted = $9, rows_lossy = $10, wal_bytes = $11, batch_ms = $12,"
+			   " rows_per_second = $13, finished = $14, last_batch_at = pg_catalog.clock_timestamp()"
+			   " WHERE member_id = $1 AND pass = $2 AND part = $15 AND token = $16",
+			   DW_INT4(member_id), DW_TEXT(pass), DW_INT8(p->blocks_total), DW_INT8(p->blocks_done), DW_INT8(p->rows_done),
+			   DW_INT8(p->rows_already), DW_INT8(p->rows_locked), DW_INT8(p->rows_failed), DW_INT8(p->rows_drifted),
+			   DW_INT8(p->rows_lossy), DW_INT8(p->wal_bytes), DW_FLOAT8(p->batch_ms),
+			   DW_FLOAT8(p->rows_per_second), DW_BOOL(p->finished), DW_INT4(p->part), DW_INT8(p->token));
+  }
 
 bool
 dw_progress_throttled(int member_id, const char *signal, int64 ms)
 {
-	DwRun		run;
-	bool		found;
-
-	dw_run_begin(&run, dw_own_role());
-	found = DW_SQL("UPDATE dualwrite.progress SET throttled_ms = throttled_ms + $3,"
-				   " throttled_by = throttled_by || pg_catalog.jsonb_build_object($2, coalesce((throttled_by ->> $2)::bigint, 0) + $3)"
-				   " WHERE member_id = $1 AND part = 0 AND pass = (SELECT q.pass FROM dualwrite.progress q WHERE q.member_id = $1 AND NOT q.finished ORDER BY q.pass LIMIT 1)", DW_INT4(member_id), DW_TEXT(signal), DW_INT8(ms)) > 0;
-	dw_run_end(&run);
-	return found;
+	return DW_OWN_SQL("UPDATE dualwrite.progress SET throttled_ms = throttled_ms + $3,"
+					  " throttled_by = throttled_by || pg_catalog.jsonb_build_object($2, coalesce((throttled_by ->> $2)::bigint, 0) + $3)"
+					  " WHERE member_id = $1 AND part = 0 AND pass = (SELECT q.pass FROM dualwrite.progress q WHERE q.member_id = $1 AND NOT q.finished ORDER BY q.pass LIMIT 1)", DW_INT4(member_id), DW_TEXT(signal), DW_INT8(ms)) > 0;
 }
 
 void
 dw_progress_forget(DwMigration *m, const char *pass)
 {
-	STATE_CHANGE("DELETE FROM dualwrite.progress WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1) AND pass = $2",
-				 DW_INT4(m->id), DW_TEXT(pass));
-}
+	DW_OWN_SQL("DELETE FROM dualwrite.progress WHERE member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1) AND pass = $2",
+			   DW_INT4(m->id), DW_TEXT(pass));
+  }
 
 void
 dw_skipped_add(int member_id, BlockNumber block)
 {
-	STATE_CHANGE("INSERT INTO dualwrite.skipped VALUES ($1, $2) ON CONFLICT DO NOTHING", DW_INT4(member_id), DW_INT8((int64) block));
-}
+	DW_OWN_SQL("INSERT INTO dualwrite.skipped VALUES ($1, $2) ON CONFLICT DO NOTHING", DW_INT4(member_id), DW_INT8((int64) block));
+  }
 
 void
 dw_skipped_done(int member_id, BlockNumber block)
 {
-	STATE_CHANGE("DELETE FROM dualwrite.skipped WHERE member_id = $1 AND block = $2", DW_INT4(member_id), DW_INT8((int64) block));
-}
+	DW_OWN_SQL("DELETE FROM dualwrite.skipped WHERE member_id = $1 AND block = $2", DW_INT4(member_id), DW_INT8((int64) block));
+  }
 
 int
 dw_skipped_list(int member_id, int max, BlockNumber *blocks)
@@ -803,7 +711,7 @@ dw_skipped_list(int member_id, int max, BlockNumber *blocks)
 	dw_run_begin(&run, dw_own_role());
 	n = DW_SQL("SELECT block FROM dualwrite.skipped WHERE member_id = $1 ORDER BY block LIMIT $2", DW_INT4(member_id), DW_INT4(max));
 	for (int i = 0; i < n; i++)
-		blocks[i] = (BlockNumber) got_int(i, 1);
+		blocks[i] = (BlockNumber) dw_sql_int(i, 0);
 	dw_run_end(&run);
 	return n;
 }
@@ -811,8 +719,8 @@ dw_skipped_list(int member_id, int max, BlockNumber *blocks)
 void
 dw_skipped_clear(int member_id)
 {
-	STATE_CHANGE("DELETE FROM dualwrite.skipped WHERE member_id = $1", DW_INT4(member_id));
-}
+	DW_OWN_SQL("DELETE FROM dualwrite.skipped WHERE member_id = $1", DW_INT4(member_id));
+  }
 
 /* ---- drift and loss ---- */
 
@@ -820,57 +728,46 @@ void
 dw_drift_record(int member_id, ItemPointer ctid, Datum key, bool key_null, Datum old_values, Datum new_values,
 				const char *reason, const char *sqlstate, const char *message, bool repaired)
 {
-	DwRun		run;
-
 	/*
 	 * An older record of the row goes, unless another recorder has just locked
 	 * it: nobody ever waits for a record.  So there may be two; readers count
 	 * rows.  Where the older one knows what was raised, that stays.
 	 */
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("WITH n AS (SELECT pg_catalog.jsonb_object($3) AS key, pg_catalog.jsonb_object($4) AS old_values, pg_catalog.jsonb_object($5) AS new_values),"
-		   " gone AS (DELETE FROM dualwrite.drift WHERE id IN (SELECT d.id FROM dualwrite.drift d, n WHERE d.member_id = $1 AND d.repaired_at IS NULL"
-		   "   AND (d.row_ctid = $2 OR d.key = n.key) FOR UPDATE OF d SKIP LOCKED) RETURNING reason, sqlstate, message, old_values),"
-		   " why AS (SELECT g.* FROM gone g, n WHERE $7 IS NULL AND g.sqlstate IS NOT NULL AND g.old_values = n.old_values LIMIT 1)"
-		   " INSERT INTO dualwrite.drift (member_id, row_ctid, key, old_values, new_values, reason, sqlstate, message, repaired_at)"
-		   " SELECT $1, $2, n.key, n.old_values, n.new_values, coalesce(why.reason, $6), coalesce(why.sqlstate, $7), coalesce(why.message, $8),"
-		   " CASE WHEN $9 THEN pg_catalog.clock_timestamp() END FROM n LEFT JOIN why ON true",
-		   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), ctid == NULL),
-		   DW_DATUM(TEXTARRAYOID, key, key_null), DW_DATUM(TEXTARRAYOID, old_values, false), DW_DATUM(TEXTARRAYOID, new_values, false),
-		   DW_TEXT(reason), DW_TEXT(sqlstate), DW_TEXT(message), DW_BOOL(repaired));
-	dw_run_end(&run);
-}
+	DW_OWN_SQL("WITH n AS (SELECT pg_catalog.jsonb_object($3) AS key, pg_catalog.jsonb_object($4) AS old_values, pg_catalog.jsonb_object($5) AS new_values),"
+			   " gone AS (DELETE FROM dualwrite.drift WHERE id IN (SELECT d.id FROM dualwrite.drift d, n WHERE d.member_id = $1 AND d.repaired_at IS NULL"
+			   "   AND (d.row_ctid = $2 OR d.key = n.key) FOR UPDATE OF d SKIP LOCKED) RETURNING reason, sqlstate, message, old_values),"
+			   " why AS (SELECT g.* FROM gone g, n WHERE $7 IS NULL AND g.sqlstate IS NOT NULL AND g.old_values = n.old_values LIMIT 1)"
+			   " INSERT INTO dualwrite.drift (member_id, row_ctid, key, old_values, new_values, reason, sqlstate, message, repaired_at)"
+			   " SELECT $1, $2, n.key, n.old_values, n.new_values, coalesce(why.reason, $6), coalesce(why.sqlstate, $7), coalesce(why.message, $8),"
+			   " CASE WHEN $9 THEN pg_catalog.clock_timestamp() END FROM n LEFT JOIN why ON true",
+			   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), ctid == NULL),
+			   DW_DATUM(TEXTARRAYOID, key, key_null), DW_DATUM(TEXTARRAYOID, old_values, false), DW_DATUM(TEXTARRAYOID, new_values, false),
+			   DW_TEXT(reason), DW_TEXT(sqlstate), DW_TEXT(message), DW_BOOL(repaired));
+ }
 
 void
 dw_drift_repaired(int member_id, ItemPointer ctid)
 {
-	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE id IN"
-				 " (SELECT id FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL FOR UPDATE SKIP LOCKED)",
-				 DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
-}
+	DW_OWN_SQL("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE id IN"
+			   " (SELECT id FROM dualwrite.drift WHERE member_id = $1 AND row_ctid = $2 AND repaired_at IS NULL FOR UPDATE SKIP LOCKED)",
+			   DW_INT4(member_id), DW_DATUM(TIDOID, PointerGetDatum(ctid), false));
+  }
 
 void
 dw_drift_close(DwMigration *m, const char *snapshot, int64 last_id)
 {
-	STATE_CHANGE("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE repaired_at IS NULL"
-				 " AND member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)"
-				 /* a snapshot's text doesn't tell that our own id is still in progress */
-				 " AND CASE WHEN xid = pg_catalog.pg_current_xact_id_if_assigned() THEN id <= $3"
-				 " ELSE pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot) END",
-				 DW_INT4(m->id), DW_TEXT(snapshot), DW_INT8(last_id));
-}
+	DW_OWN_SQL("UPDATE dualwrite.drift SET repaired_at = pg_catalog.clock_timestamp() WHERE repaired_at IS NULL"
+			   " AND member_id IN (SELECT id FROM dualwrite.member WHERE migration_id = $1)"
+			   /* a snapshot's text doesn't tell that our own id is still in progress */
+			   " AND CASE WHEN xid = pg_catalog.pg_current_xact_id_if_assigned() THEN id <= $3"
+			   " ELSE pg_catalog.pg_visible_in_snapshot(xid, $2::pg_snapshot) END",
+			   DW_INT4(m->id), DW_TEXT(snapshot), DW_INT8(last_id));
+  }
 
 int64
 dw_drift_last(void)
 {
-	DwRun		run;
-	int64		id;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT coalesce(max(id), 0) + $1 FROM dualwrite.drift", DW_INT8(0));
-	id = got_int(0, 1);
-	dw_run_end(&run);
-	return id;
+	return DW_OWN_INT("SELECT coalesce(max(id), 0) + $1 FROM dualwrite.drift", DW_INT8(0));
 }
 
 /*
@@ -920,16 +817,9 @@ dw_sample_count(int member_id, int n, bool drift)
 int64
 dw_loss_counted(DwMigration *m)
 {
-	DwRun		run;
-	int64		n;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT coalesce(sum(dualwrite.sequence_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q"
-		   " ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = $1",
-		   DW_INT4(m->id));
-	n = got_int(0, 1);
-	dw_run_end(&run);
-	return n;
+	return DW_OWN_INT("SELECT coalesce(sum(dualwrite.sequence_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q"
+					  " ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = $1",
+					  DW_INT4(m->id));
 }
 
 
@@ -975,7 +865,7 @@ dw_table_lockers(Oid relid, bool readers, int max, int *pids)
 			   " AND l.pid <> pg_catalog.pg_backend_pid() AND ($3 OR l.mode <> 'AccessShareLock') ORDER BY 1 LIMIT $2",
 			   DW_OID(relid), DW_INT4(max), DW_BOOL(readers));
 	for (int i = 0; i < n; i++)
-		pids[i] = got_int(i, 1);
+		pids[i] = dw_sql_int(i, 0);
 	dw_run_end(&run);
 	return n;
 }
@@ -1012,37 +902,22 @@ dw_migration_phase(const char *name)
 char *
 dw_current_snapshot(void)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	DwRun		run;
-	char	   *s;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT pg_catalog.pg_current_snapshot(), $1", DW_INT4(0));
-	s = dw_sql_text(0, 0, cxt);
-	dw_run_end(&run);
-	return s;
+	return DW_OWN_TEXT("SELECT pg_catalog.pg_current_snapshot(), $1", DW_INT4(0));
 }
 
 List *
 dw_members_of(Oid relid, int except)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	List	   *ids = NIL;
-	DwRun		run;
+	return DW_OWN_INTS("SELECT b.id FROM dualwrite.member b JOIN dualwrite.migration m ON m.id = b.migration_id"
+					   " WHERE b.relation = $1::regclass AND b.id <> $2 AND m.phase NOT IN ('finalized', 'aborted') ORDER BY b.id",
+					   DW_OID(relid), DW_INT4(except));
+}
 
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT b.id FROM dualwrite.member b JOIN dualwrite.migration m ON m.id = b.migration_id"
-		   " WHERE b.relation = $1::regclass AND b.id <> $2 AND m.phase NOT IN ('finalized', 'aborted') ORDER BY b.id",
-		   DW_OID(relid), DW_INT4(except));
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-
-		ids = lappend_int(ids, got_int(i, 1));
-		MemoryContextSwitchTo(old);
-	}
-	dw_run_end(&run);
-	return ids;
+List *
+dw_member_created(int member_id)
+{
+	return DW_OWN_INTS("SELECT pg_catalog.array_position(b.new_columns, c)::integer - 1 FROM dualwrite.member b, pg_catalog.unnest(b.created_columns) c WHERE b.id = $1",
+					   DW_INT4(member_id));
 }
 
 /* ---- the mirror's configuration ---- */

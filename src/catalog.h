@@ -294,6 +294,9 @@ extern bool dw_mirror_config(int member_id, DwMirrorConfig *cfg);
 /* active members that touch the relation: ids of members other than `except` */
 extern List *dw_members_of(Oid relid, int except);
 
+/* of the columns that dw_begin created, their positions among the member's new ones, from 0 */
+extern List *dw_member_created(int member_id);
+
 /* ---- fault points ---- */
 
 /* as many may be armed at once: each has a sequence, which counts */

@@ -33,9 +33,9 @@ dw_horizon(DwHorizon *h)
 	if (found)
 	{
 		strlcpy(h->who, dw_sql_text(0, 0, cxt), sizeof(h->who));
-		h->xmin = (TransactionId) strtoul(dw_sql_text(0, 1, cxt), NULL, 10);
-		h->seconds = strtod(dw_sql_text(0, 2, cxt), NULL);
-		h->pid = atoi(dw_sql_text(0, 3, cxt));
+		h->xmin = (TransactionId) dw_sql_int(0, 1);
+		h->seconds = dw_sql_float(0, 2);
+		h->pid = dw_sql_int(0, 3);
 	}
 	dw_run_end(&run);
 	return found;

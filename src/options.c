@@ -264,20 +264,8 @@ dw_options_name(Jsonb *object, const char *option)
 Jsonb *
 dw_options_merge(Jsonb *base, Jsonb *changes)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	DwRun		run;
-	Jsonb	   *merged;
-	bool		isnull;
-	MemoryContext old;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT pg_catalog.jsonb_strip_nulls($1 || $2)", DW_DATUM(JSONBOID, JsonbPGetDatum(base), false),
-		   DW_DATUM(JSONBOID, JsonbPGetDatum(changes), false));
-	old = MemoryContextSwitchTo(cxt);
-	merged = DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	MemoryContextSwitchTo(old);
-	dw_run_end(&run);
-	return merged;
+	return DW_OWN_JSONB("SELECT pg_catalog.jsonb_strip_nulls($1 || $2)", DW_DATUM(JSONBOID, JsonbPGetDatum(base), false),
+						DW_DATUM(JSONBOID, JsonbPGetDatum(changes), false));
 }
 
 /* dualwrite.known_options(): a row an option, for the view dw_options */

@@ -290,26 +290,11 @@ dw_proof_add(DwMigration *m)
 static List *
 constraints(DwMember *b)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	List	   *names = NIL;
-	DwRun		run;
-
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT c.conname FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.contype = 'c'"
-		   " AND EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = c.oid"
-		   "   AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = 'dualwrite.same'::pg_catalog.regproc)"
-		   " AND (c.conname = $2 OR c.conname !~ '^dualwrite_m[0-9]+_proof$')",
-		   DW_OID(b->relid), DW_TEXT(constraint_name(b->id)));
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		char	   *name = dw_sql_text(i, 0, cxt);
-		MemoryContext old = MemoryContextSwitchTo(cxt);
-
-		names = lappend(names, name);
-		MemoryContextSwitchTo(old);
-	}
-	dw_run_end(&run);
-	return names;
+	return DW_OWN_TEXTS("SELECT c.conname FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.contype = 'c'"
+						" AND EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = c.oid"
+						"   AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = 'dualwrite.same'::pg_catalog.regproc)"
+						" AND (c.conname = $2 OR c.conname !~ '^dualwrite_m[0-9]+_proof$')",
+						DW_OID(b->relid), DW_TEXT(constraint_name(b->id)));
 }
 
 bool

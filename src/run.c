@@ -168,12 +168,150 @@ dw_sql(const char *sql, int nargs, const DwArg *args)
 	return SPI_processed;
 }
 
+Datum
+dw_sql_datum(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column + 1, isnull);
+}
+
+bool
+dw_sql_bool(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = dw_sql_datum(row, column, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
+int64
+dw_sql_int(uint64 row, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column + 1);
+
+	return value ? strtoll(value, NULL, 10) : 0;
+}
+
+double
+dw_sql_float(uint64 row, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column + 1);
+
+	return value ? strtod(value, NULL) : 0;
+}
+
 char *
 dw_sql_text(uint64 row, int column, MemoryContext cxt)
 {
 	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column + 1);
 
 	return value ? MemoryContextStrdup(cxt, value) : NULL;
+}
+
+Jsonb *
+dw_sql_jsonb(uint64 row, int column, MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	bool		isnull;
+	Jsonb	   *value = DatumGetJsonbPCopy(dw_sql_datum(row, column, &isnull));
+
+	MemoryContextSwitchTo(old);
+	return value;
+}
+
+uint64
+dw_own_sql(const char *sql, int nargs, const DwArg *args)
+{
+	DwRun		run;
+	uint64		n;
+
+	dw_run_begin(&run, dw_own_role());
+	n = dw_sql(sql, nargs, args);
+	dw_run_end(&run);
+	return n;
+}
+
+int64
+dw_own_int(const char *sql, int nargs, const DwArg *args)
+{
+	DwRun		run;
+	int64		value;
+
+	dw_run_begin(&run, dw_own_role());
+	dw_sql(sql, nargs, args);
+	value = dw_sql_int(0, 0);
+	dw_run_end(&run);
+	return value;
+}
+
+Jsonb *
+dw_own_jsonb(const char *sql, int nargs, const DwArg *args)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	Jsonb	   *value;
+
+	dw_run_begin(&run, dw_own_role());
+	dw_sql(sql, nargs, args);
+	value = dw_sql_jsonb(0, 0, cxt);
+	dw_run_end(&run);
+	return value;
+}
+
+char *
+dw_own_text(const char *sql, int nargs, const DwArg *args)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	char	   *value;
+
+	dw_run_begin(&run, dw_own_role());
+	dw_sql(sql, nargs, args);
+	value = dw_sql_text(0, 0, cxt);
+	dw_run_end(&run);
+	return value;
+}
+
+/* The first column of all rows, in the caller's context, as a list of the given type. */
+static List *
+own_list(NodeTag type, const char *sql, int nargs, const DwArg *args)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *values = NIL;
+	DwRun		run;
+	uint64		n;
+
+	dw_run_begin(&run, dw_own_role());
+	n = dw_sql(sql, nargs, args);
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *text = type == T_List ? dw_sql_text(i, 0, cxt) : NULL;
+		int64		number = type == T_List ? 0 : dw_sql_int(i, 0);
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		values = type == T_List ? lappend(values, text)
+			: type == T_OidList ? lappend_oid(values, (Oid) number) : lappend_int(values, (int) number);
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	return values;
+}
+
+List *
+dw_own_ints(const char *sql, int nargs, const DwArg *args)
+{
+	return own_list(T_IntList, sql, nargs, args);
+}
+
+List *
+dw_own_oids(const char *sql, int nargs, const DwArg *args)
+{
+	return own_list(T_OidList, sql, nargs, args);
+}
+
+List *
+dw_own_texts(const char *sql, int nargs, const DwArg *args)
+{
+	return own_list(T_List, sql, nargs, args);
 }
 
 void

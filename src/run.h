@@ -9,6 +9,7 @@
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 #include "utils/guc.h"
+#include "utils/jsonb.h"
 #include "utils/rel.h"
 
 /* what dw_run_begin changed; lives on the caller's stack */
@@ -59,11 +60,40 @@ extern DwArg dw_text_arg(const char *value);
  * SPI_processed; rows, if any, stand in SPI_tuptable.
  */
 extern uint64 dw_sql(const char *sql, int nargs, const DwArg *args);
-#define DW_SQL(sql, ...) \
-	dw_sql(sql, lengthof(((const DwArg[]) {__VA_ARGS__})), (const DwArg[]) {__VA_ARGS__})
+#define DW_ARGS(...) lengthof(((const DwArg[]) {__VA_ARGS__})), (const DwArg[]) {__VA_ARGS__}
+#define DW_SQL(sql, ...) dw_sql(sql, DW_ARGS(__VA_ARGS__))
 
-/* Value of SPI_tuptable's row and column (both from 0) as text in the given context, NULL for null. */
+/*
+ * Values in SPI_tuptable, by row and column, both from 0.  A null is false, 0,
+ * NULL; text and jsonb (never null) are copied into the given context.
+ */
+extern Datum dw_sql_datum(uint64 row, int column, bool *isnull);
+extern bool dw_sql_bool(uint64 row, int column);
+extern int64 dw_sql_int(uint64 row, int column);
+extern double dw_sql_float(uint64 row, int column);
 extern char *dw_sql_text(uint64 row, int column, MemoryContext cxt);
+extern Jsonb *dw_sql_jsonb(uint64 row, int column, MemoryContext cxt);
+
+/*
+ * All of it in one call, as dw_own_role: gives how many rows it were; the value
+ * of the first row, which must be there; or the first column of all rows, as a
+ * list.  Text, Jsonb and lists are palloc'd.
+ */
+extern uint64 dw_own_sql(const char *sql, int nargs, const DwArg *args);
+extern int64 dw_own_int(const char *sql, int nargs, const DwArg *args);
+extern char *dw_own_text(const char *sql, int nargs, const DwArg *args);
+extern Jsonb *dw_own_jsonb(const char *sql, int nargs, const DwArg *args);
+extern List *dw_own_ints(const char *sql, int nargs, const DwArg *args);
+extern List *dw_own_oids(const char *sql, int nargs, const DwArg *args);
+extern List *dw_own_texts(const char *sql, int nargs, const DwArg *args);	/* of char * */
+
+#define DW_OWN_SQL(sql, ...) dw_own_sql(sql, DW_ARGS(__VA_ARGS__))
+#define DW_OWN_INT(sql, ...) dw_own_int(sql, DW_ARGS(__VA_ARGS__))
+#define DW_OWN_TEXT(sql, ...) dw_own_text(sql, DW_ARGS(__VA_ARGS__))
+#define DW_OWN_JSONB(sql, ...) dw_own_jsonb(sql, DW_ARGS(__VA_ARGS__))
+#define DW_OWN_INTS(sql, ...) dw_own_ints(sql, DW_ARGS(__VA_ARGS__))
+#define DW_OWN_OIDS(sql, ...) dw_own_oids(sql, DW_ARGS(__VA_ARGS__))
+#define DW_OWN_TEXTS(sql, ...) dw_own_texts(sql, DW_ARGS(__VA_ARGS__))
 
 /*
  * Runs a command, between dw_run_begin and dw_run_end.  Locks that it needs

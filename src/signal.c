@@ -126,24 +126,6 @@ dw_watch_blocked(DwWatch *w, double ms)
 	w->blocked_ms = Max(w->blocked_ms, ms);
 }
 
-/* ---- values of a row ---- */
-
-static double
-got_number(uint64 row, int column)
-{
-	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
-
-	return s ? strtod(s, NULL) : 0;
-}
-
-static const char *
-got_string(uint64 row, int column)
-{
-	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
-
-	return s ? s : "";
-}
-
 /* ---- budget signals ---- */
 
 /* Seconds since the oldest position that a standby which has replayed up to lsn doesn't have. */
@@ -222,13 +204,13 @@ look_at_standbys(DwWatch *w, double now)
 		   DW_INT4(DW_MAX_STANDBYS));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		DwStandby  *s = find_standby(w, got_string(i, 1), taken);
+		DwStandby  *s = find_standby(w, dw_sql_text(i, 0, CurrentMemoryContext), taken);
 
 		if (s == NULL)
 			continue;
 		taken[s - w->standbys] = true;
 		s->there_ms = now;
-		s->lag_s = lag_of(w, (XLogRecPtr) strtoull(got_string(i, 2), NULL, 10), now);
+		s->lag_s = lag_of(w, (XLogRecPtr) dw_sql_int(i, 1), now);
 	}
 	for (int i = 0; i < w->nstandbys; i++)
 		w->standbys[i].there = taken[i];
@@ -312,9 +294,9 @@ read_slot_retention(ReadCall *c)
 	if (SPI_processed > 0)
 	{
 		c->r->on = true;
-		strlcpy(c->r->subject, got_string(0, 1), sizeof(c->r->subject));
-		c->r->value = got_number(0, 2);
-		c->r->forced = got_string(0, 3)[0] == 't';
+		strlcpy(c->r->subject, dw_sql_text(0, 0, CurrentMemoryContext), sizeof(c->r->subject));
+		c->r->value = dw_sql_float(0, 1);
+		c->r->forced = dw_sql_bool(0, 2);
 	}
 	dw_run_end(&run);
 }
@@ -327,7 +309,6 @@ read_archive(ReadCall *c)
 	double		now = watch_ms(w);
 	DIR		   *dir;
 	struct dirent *entry;
-	DwRun		run;
 	bool		failing;
 
 	c->r->on = XLogArchivingActive();
@@ -344,11 +325,8 @@ read_archive(ReadCall *c)
 			c->r->value++;
 	}
 	FreeDir(dir);
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false) AND $1 > 0 FROM pg_catalog.pg_stat_archiver a",
-		   DW_INT4((int) c->r->value));
-	failing = got_string(0, 1)[0] == 't';
-	dw_run_end(&run);
+	failing = DW_OWN_INT("SELECT (coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false) AND $1 > 0)::integer FROM pg_catalog.pg_stat_archiver a",
+						 DW_INT4((int) c->r->value)) != 0;
 	if (!failing)
 		w->archive_failing_ms = 0;
 	else if (w->archive_failing_ms == 0)
@@ -397,10 +375,10 @@ read_disk(ReadCall *c)
 			   " WHERE c.oid = $1 AND d.datname = pg_catalog.current_database()", DW_OID(((DwMember *) lfirst(lc))->relid));
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
-			Oid			space = (Oid) strtoul(got_string(i, 1), NULL, 10);
+			Oid			space = (Oid) dw_sql_int(i, 0);
 
 			if (space >= FirstNormalObjectId)
-				look_at_disk(c->r, psprintf("pg_tblspc/%u", space), psprintf("tablespace %s", got_string(i, 2)));
+				look_at_disk(c->r, psprintf("pg_tblspc/%u", space), psprintf("tablespace %s", dw_sql_text(i, 1, CurrentMemoryContext)));
 		}
 	}
 	dw_run_end(&run);
@@ -461,15 +439,13 @@ static void
 read_backends(ReadCall *c)
 {
 	DwWatch    *w = c->watch;
-	DwRun		run;
+	int64		active;
 
 	c->r->soft = 4;
 	c->r->stop = 8;
-	dw_run_begin(&run, dw_own_role());
-	DW_SQL("SELECT count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.state = $1 AND a.backend_type IN ('client backend', 'parallel worker')"
-		   " AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'Timeout', 'Activity', 'IPC', 'Extension')", DW_TEXT("active"));
-	w->active += 0.3 * (got_number(0, 1) / processors() - w->active);
-	dw_run_end(&run);
+	active = DW_OWN_INT("SELECT count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.state = $1 AND a.backend_type IN ('client backend', 'parallel worker')"
+						" AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'Timeout', 'Activity', 'IPC', 'Extension')", DW_TEXT("active"));
+	w->active += 0.3 * (active / processors() - w->active);
 	c->r->value = w->active;
 }
 
@@ -527,16 +503,16 @@ dead_percent(DwMigration *m, double *vacuum_at, char *table, size_t size)
 				   " max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_scale_factor') AS scale"
 				   " FROM pg_catalog.pg_options_to_table(c.reloptions)) o WHERE c.oid = $1", DW_OID(((DwMember *) lfirst(lc))->relid)) == 0)
 			continue;
-		dead = got_number(0, 1);
+		dead = dw_sql_float(0, 0);
 		if (dead < DEAD_ROWS)
 			continue;			/* a VACUUM of an instant, whenever it comes */
-		rows = dead + got_number(0, 2);
+		rows = dead + dw_sql_float(0, 1);
 		percent = rows > 0 ? 100 * dead / rows : 0;
 		if (percent < worst)
 			continue;
 		worst = percent;
-		strlcpy(table, got_string(0, 3), size);
-		*vacuum_at = got_string(0, 4)[0] == 't' && rows > 0 ? 100 * got_number(0, 5) / rows : -1;
+		strlcpy(table, dw_sql_text(0, 2, CurrentMemoryContext), size);
+		*vacuum_at = dw_sql_bool(0, 3) && rows > 0 ? 100 * dw_sql_float(0, 4) / rows : -1;
 	}
 	dw_run_end(&run);
 	return worst;
