@@ -30,6 +30,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "fault.h"
+#include "holders.h"
 #include "migration.h"
 #include "run.h"
 #include "verify.h"

@@ -1,6 +1,6 @@
 /*
  * catalog.h
- *		The extension's own tables.  catalog.c is the only file that names them;
+ *		The extension's own tables.  Only the files catalog*.c name them;
  *		everything else sees these structs and verbs.
  */
 #ifndef DW_CATALOG_H
@@ -276,17 +276,8 @@ extern int	dw_migration_phase(const char *name);
 /* changes with every change of the migration or its pause; palloc'd, NULL if it is gone */
 extern char *dw_migration_stamp(int id);
 
-/* virtual transactions (palloc'd) that may be writing the relation, prepared ones included; ours is not among them */
-extern List *dw_table_writers(Oid relid);
-
-/* pids that hold row or table locks of the relation, other than ours; readers: theirs, too; at most max */
-extern int	dw_table_lockers(Oid relid, bool readers, int max, int *pids);
-
 /* pg_current_snapshot() as text, palloc'd */
 extern char *dw_current_snapshot(void);
-
-/* workers of this extension in this database, by the locks they hold */
-extern int	dw_worker_count(void);
 
 /* mirror's configuration by index scan, no SPI; false if there is no such member */
 extern bool dw_mirror_config(int member_id, DwMirrorConfig *cfg);

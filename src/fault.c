@@ -2,7 +2,7 @@
  * fault.c
  *		Fault points: errors, delays and crashes on request, for a rehearsal.
  *
- * What is armed stands in a table of the extension (catalog.c), so it holds for
+ * What is armed stands in a table of the extension (catalog_fault.c), so it holds for
  * every backend and worker, over restarts, on a promoted standby, and without
  * preload.  Each backend keeps a copy, which arming and disarming invalidate by
  * a relcache invalidation of that table: a statement that has begun goes on as

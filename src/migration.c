@@ -30,6 +30,7 @@
 #include "carry.h"
 #include "compat.h"
 #include "fault.h"
+#include "holders.h"
 #include "migration.h"
 #include "options.h"
 #include "proof.h"

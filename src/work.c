@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "holders.h"
 #include "run.h"
 #include "work.h"
 #include "worker.h"

@@ -54,6 +54,7 @@
 #include "attach.h"
 #include "catalog.h"
 #include "compat.h"
+#include "holders.h"
 #include "migration.h"
 #include "run.h"
 #include "work.h"
