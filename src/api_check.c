@@ -41,18 +41,6 @@ PG_FUNCTION_INFO_V1(dw_reconcile);
 PG_FUNCTION_INFO_V1(dw_wait);
 PG_FUNCTION_INFO_V1(dw_ensure_workers);
 
-static char *
-name_arg(FunctionCallInfo fcinfo, const char *verb)
-{
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s needs the name of a migration", verb),
-				 errdetail("The name is null."),
-				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
-	return text_to_cstring(PG_GETARG_TEXT_PP(0));
-}
-
 static double
 seconds_since(instr_time start)
 {
@@ -66,7 +54,7 @@ seconds_since(instr_time start)
 Datum
 dw_verify(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_arg(fcinfo, "dw_verify");
+	char	   *name = dw_verb_name(fcinfo, "dw_verify");
 	double		sample = PG_ARGISNULL(1) ? 1.0 : PG_GETARG_FLOAT8(1);
 	DwMigration *m;
 	TupleDesc	desc;
@@ -393,7 +381,7 @@ Datum
 dw_reconcile(PG_FUNCTION_ARGS)
 {
 	MemoryContext keep = CurrentMemoryContext;
-	char	   *name = name_arg(fcinfo, "dw_reconcile");
+	char	   *name = dw_verb_name(fcinfo, "dw_reconcile");
 	bool		repair = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
 	DwMigration *m;
 
@@ -489,7 +477,7 @@ Datum
 dw_wait(PG_FUNCTION_ARGS)
 {
 	MemoryContext keep = CurrentMemoryContext;
-	char	   *name = name_arg(fcinfo, "dw_wait");
+	char	   *name = dw_verb_name(fcinfo, "dw_wait");
 	char	   *phase = PG_ARGISNULL(1) ? "ready" : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	int			want = dw_enum_value(dw_phase_names, phase);
 	TimestampTz deadline = 0;

@@ -129,6 +129,16 @@ read_migration(MemoryContext cxt)
 	return m;
 }
 
+void
+dw_migration_unknown(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("migration \"%s\" does not exist", name),
+			 errdetail("No migration of this database has that name."),
+			 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
+}
+
 DwMigration *
 dw_migration_find(const char *name, bool missing_ok)
 {
@@ -141,11 +151,7 @@ dw_migration_find(const char *name, bool missing_ok)
 		m = read_migration(cxt);
 	dw_run_end(&run);
 	if (m == NULL && !missing_ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("migration \"%s\" does not exist", name),
-				 errdetail("No migration of this database has that name."),
-				 errhint("SELECT migration FROM dw_status lists the migrations of this database.")));
+		dw_migration_unknown(name);
 	return m;
 }
 
