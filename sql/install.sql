@@ -84,10 +84,15 @@ SELECT unnest(extconfig)::regclass AS dumped, unnest(extcondition) AS condition
 CREATE TABLE install_t (id int PRIMARY KEY, a int);
 INSERT INTO install_t SELECT i, i FROM generate_series(1, 10) i;
 SELECT dw_begin('install', 'install_t', 'a', 'bigint', 'b');
-\set VERBOSITY terse
 DROP EXTENSION pg_dualwrite;
-\set VERBOSITY default
 SELECT migration, phase FROM dw_status;
+CREATE ROLE regress_dw_nobody;
+SET ROLE regress_dw_nobody;
+DROP EXTENSION pg_dualwrite;
+DROP EXTENSION pg_dualwrite CASCADE;
+RESET ROLE;
+DROP ROLE regress_dw_nobody;
+SELECT dualwrite.before_drop();
 INSERT INTO install_t (id, a) VALUES (11, 11);
 SELECT count(*), bool_and(a = b) FROM install_t;
 
@@ -110,6 +115,18 @@ SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'pg_dualwrit
 SELECT dw_side('x');
 \set VERBOSITY default
 CREATE TABLE install_t (id int PRIMARY KEY, a int);
+SELECT install_s.dw_begin('schema', 'install_t', 'a', 'bigint', 'b');
+SET client_min_messages = warning;
+\set VERBOSITY terse
+DROP SCHEMA install_s;
+\set VERBOSITY default
+DROP SCHEMA install_s CASCADE;
+RESET client_min_messages;
+INSERT INTO install_t VALUES (1, 1, 2);
+TABLE install_t;
+ALTER TABLE install_t DROP COLUMN b;
+CREATE SCHEMA install_s;
+CREATE EXTENSION pg_dualwrite SCHEMA install_s;
 SELECT install_s.dw_begin('install', 'install_t', 'a', 'bigint', 'b');
 SELECT install_s.dw_begin('install2', 'install_t', 'id', 'bigint', 'id2');
 SELECT install_s.dw_switch('install');

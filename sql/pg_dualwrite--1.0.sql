@@ -243,6 +243,15 @@ CREATE FUNCTION dualwrite.mirror() RETURNS trigger
 COMMENT ON FUNCTION dualwrite.mirror() IS
     'row trigger of pg_dualwrite: keeps the old and the new side of a member consistent (arguments: member id; "first" where another one follows)';
 
+-- before DROP EXTENSION locks anything (drop.c)
+CREATE FUNCTION dualwrite.before_drop() RETURNS event_trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'dw_before_drop';
+COMMENT ON FUNCTION dualwrite.before_drop() IS
+    'event trigger of pg_dualwrite: DROP EXTENSION waits for writers of the tables that are mirrored, and is refused without CASCADE while a migration is under way';
+CREATE EVENT TRIGGER dualwrite_before_drop ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA')
+    EXECUTE FUNCTION dualwrite.before_drop();
+ALTER EVENT TRIGGER dualwrite_before_drop ENABLE ALWAYS;
+
 CREATE FUNCTION dualwrite.known_options(OUT name text, OUT unit text, OUT fallback text, OUT source text, OUT changeable text, OUT description text)
     RETURNS SETOF record LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dw_known_options';
 

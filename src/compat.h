@@ -30,11 +30,15 @@
 	pg_class_ownercheck(objectid, roleid)
 #define object_aclcheck(classid, objectid, roleid, mode) \
 	pg_proc_aclcheck(objectid, roleid, mode)
+#define dw_extension_ownercheck(oid, role) pg_extension_ownercheck(oid, role)
+#define dw_schema_ownercheck(oid, role) pg_namespace_ownercheck(oid, role)
 #define dw_relfilenode(rel) ((rel)->rd_node.relNode)
 #define TU_UpdateIndexes bool
 #define TU_None false
 #define TU_Summarizing 2
 #else
+#define dw_extension_ownercheck(oid, role) object_ownercheck(ExtensionRelationId, oid, role)
+#define dw_schema_ownercheck(oid, role) object_ownercheck(NamespaceRelationId, oid, role)
 #define dw_relfilenode(rel) ((rel)->rd_locator.relNumber)
 #endif
 
