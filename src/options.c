@@ -73,7 +73,7 @@ static const Option options[] = {
 	"fraction of the writes that is read back before the commit and compared; 0: none, 1: all"},
 	{"carry", LATER_OPTION}, {"follow_references", LATER_OPTION},
 	{"workers", INT_OPTION, offsetof(DwOptions, workers), NULL, 0, NULL, "pg_dualwrite.workers", NULL, "any time",
-	"background workers that share the backfill; more than one need a table of several parts"},
+	"background workers that share the backfill and the verification; more than one need a table of several parts"},
 	{"vacuum", BOOL_OPTION, offsetof(DwOptions, vacuum), NULL, 0, NULL, NULL, "true", "any time",
 	"the worker vacuums the table at each quarter of the backfill, if its indexes have grown"},
 	{"new_reads_percent", LATER_OPTION},

@@ -273,6 +273,14 @@ verify_member(DwWorker *w, DwMember *b)
 	return result;
 }
 
+/* Not for a recheck: nobody waits for it.  The last part isn't shared. */
+static void
+call_helpers(DwWorker *w)
+{
+	if (!w->m->verified)
+		dw_work_call_helpers(w, "verify", 1);
+}
+
 void
 dw_work_verify(DwWorker *w)
 {
@@ -300,17 +308,22 @@ dw_work_verify(DwWorker *w)
 		w->stamp = NULL;
 	if (result == CHECK_ANEW)
 	{
-		if (pass_may_begin(w))
-			start_verify(w);
 		w->member = 0;
+		if (pass_may_begin(w))
+		{
+			start_verify(w);
+			INSTR_TIME_SET_ZERO(w->helped);
+			call_helpers(w);
+			dw_work_report(w, "running", NULL, NULL, 0, 0);
+		}
 		return;
 	}
 	if (w->stamp == NULL)
 		return;
 	if (result == CHECK_THROUGH)
 		w->member = (w->member + 1) % list_length(w->m->members);
-	else if (!w->m->verified)
-		dw_work_call_helpers(w, "verify", 1);
+	else
+		call_helpers(w);
 	if (result == CHECK_OTHERS)
 	{
 		dw_work_report(w, "running", "the last parts are with the other workers", NULL, 0, 0);

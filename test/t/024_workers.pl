@@ -58,6 +58,36 @@ is(answer($node, 'SELECT count(*) FROM dualwrite.skipped'), 0, 'no block is left
 status_is($node, 'm', 'drifted + unconvertible', 0, 'nothing was recorded as drift');
 answer($node, "SELECT dw_abort('m')");
 
+# Verification by several, while rows move and one of the helpers goes.  Rows all
+# over the table went past the mirror: each is found, and no other.
+$node->safe_psql('postgres', <<SQL);
+SELECT dw_begin('v', 't', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100', '{"workers": 3, "max_rows_per_second": 100}')
+SQL
+my $mirror = answer($node, "SELECT string_agg(quote_ident(tgname), ',') FROM pg_trigger WHERE tgrelid = 't'::regclass AND NOT tgisinternal");
+my $planted = 'id > 3000 AND id <= 100000 AND id % 1000 = 0';
+$node->safe_psql('postgres', join ";\n", 'BEGIN', (map { "ALTER TABLE t DISABLE TRIGGER $_" } split /,/, $mirror),
+	"UPDATE t SET cents = amount * 100::bigint + 700 WHERE $planted",
+	(map { "ALTER TABLE t ENABLE ALWAYS TRIGGER $_" } split /,/, $mirror), 'COMMIT');
+my $expected = answer($node, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM t WHERE $planted");
+cmp_ok(answer($node, "SELECT count(DISTINCT ((ctid::text::point)[0] / 1024)::int) FROM t WHERE $planted"), '>=', 3, 'rows are planted all over the table');
+answer($node, "SELECT dw_fault('verify_chunk', 'sleep', times => NULL, delay => '2 s')");
+$writers = start_writers($node, 3 * $rows, touch => 2000, kinds => [ 'old', 'new' ]);
+full_speed($node, 'v');
+wait_ready($node, 'v', phase => 'verifying');
+wait_until($node, "SELECT cardinality(worker_pids) = 3 FROM dw_status WHERE migration = 'v' AND phase = 'verifying'", 'three workers verify');
+cmp_ok(answer($node, "SELECT count(*) FROM dualwrite.progress WHERE pass = 'verify'"), '>=', 3, '... in three parts or more');
+answer($node, "SELECT pg_terminate_backend(worker_pids[3]) FROM dw_status WHERE migration = 'v'");
+wait_until($node, "SELECT state = 'failed' FROM dw_status WHERE migration = 'v'", 'it ends, also without one of them');
+answer($node, 'SELECT dw_fault_off()');
+is(answer($node, "SELECT string_agg(key ->> 'id', ' ' ORDER BY (key ->> 'id')::int) FROM dw_drift WHERE migration = 'v' AND repaired_at IS NULL"),
+	$expected, 'every planted row is found, and no other');
+is(answer($node, "SELECT rows_done >= $rows - 2000 AND blocks_done = blocks_total FROM dw_progress WHERE migration = 'v'"), 't', 'every row was looked at');
+stop_writers($writers);
+is(answer($node, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM t WHERE cents IS DISTINCT FROM amount * 100::bigint"), $expected, '... as plain SQL finds them');
+$node->safe_psql('postgres', "CALL dw_reconcile('v')");
+check_cents($node, 'dw_reconcile mends them');
+answer($node, "SELECT dw_abort('v')");
+
 # Somebody's snapshot: it says whose, waits, and the table doesn't double.
 $node->safe_psql('postgres', 'VACUUM FULL t');
 my $holder = $node->background_psql('postgres');
