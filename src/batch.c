@@ -46,6 +46,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "heal.h"
+#include "record.h"
 #include "writer.h"
 
 #define SLICE 0.065				/* of a page's rows a visit */
@@ -144,16 +145,6 @@ fill_verdict(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 	return dw_rule_initial(rule, DW_NEW, v, n) ? FORWARD : SKIP;
 }
 
-static void
-record(DwRule *rule, TupleTableSlot *slot, ItemPointer tid, const char *reason, const char *sqlstate, const char *message, bool repaired)
-{
-	bool		key_null;
-	Datum		key = dw_rule_key_texts(rule, slot, &key_null);
-
-	dw_drift_record(rule->cfg.member_id, tid, key, key_null, dw_rule_side_texts(rule, DW_OLD, slot),
-					dw_rule_side_texts(rule, DW_NEW, slot), reason, sqlstate, message, repaired);
-}
-
 /* ---- storing one row ---- */
 
 typedef enum Outcome
@@ -227,12 +218,12 @@ serve_other(DwRule *other, HeapTuple tup, TupleTableSlot *slot, int *n, int *col
 		owed = true;
 	}
 	else if (other->cfg.checking && !dw_rule_consistent(other, slot, NULL, NULL))
-		record(other, slot, NULL, "drift", NULL, "the sides don't follow from each other", false);
+		dw_record(other, slot, NULL, "drift", "the sides don't follow from each other");
 	if (!owed)
 		return;
 	if (!dw_rule_derive(other, target, slot, v, isnull, &error))
 	{
-		record(other, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+		dw_record_unconvertible(other, slot, &tup->t_self, error);
 		return;
 	}
 	side = &other->side[target];
@@ -261,7 +252,7 @@ store_row(DwRule *rule, List *others, DwWriter *writer, HeapTuple tup, TupleTabl
 
 	if (!dw_rule_derive(rule, target, slot, values, nulls, &error))
 	{
-		record(rule, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+		dw_record_unconvertible(rule, slot, &tup->t_self, error);
 		return FAILED;
 	}
 	dw_rule_values(rule, target, slot, have, have_null);
@@ -326,12 +317,12 @@ store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, Tuple
 			/* whose columns they were can't be told: the others' go on record, ours get a try of their own */
 			foreach(lc, others)
 				if (((DwRule *) lfirst(lc))->cfg.filling && dw_rule_age(lfirst(lc), tup->t_data) != DW_AGE_AFTER)
-					record(lfirst(lc), slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+					dw_record_unconvertible(lfirst(lc), slot, &tup->t_self, error);
 			alone = true;
 		}
 		else
 		{
-			record(rule, slot, &tup->t_self, "unconvertible", dw_rule_sqlstate(error), error->message, false);
+			dw_record_unconvertible(rule, slot, &tup->t_self, error);
 			outcome = FAILED;
 		}
 		FreeErrorData(error);

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "heal.h"
+#include "record.h"
 
 /* Which side was written last can be told only where the other was never written. */
 DwHeal
@@ -50,16 +51,6 @@ dw_heal_decide(DwRule *rule, TupleTableSlot *slot)
 	return DW_HEAL_LEAVE;
 }
 
-static void
-record(DwRule *rule, TupleTableSlot *slot, ItemPointer tid, const char *reason, const char *message, bool repaired)
-{
-	bool		key_null;
-	Datum		key = dw_rule_key_texts(rule, slot, &key_null);
-
-	dw_drift_record(rule->cfg.member_id, tid, key, key_null, dw_rule_side_texts(rule, DW_OLD, slot),
-					dw_rule_side_texts(rule, DW_NEW, slot), reason, NULL, message, repaired);
-}
-
 void
 dw_heal_note(DwRule *rule, TupleTableSlot *slot, ItemPointer tid, DwSide target)
 {
@@ -69,11 +60,11 @@ dw_heal_note(DwRule *rule, TupleTableSlot *slot, ItemPointer tid, DwSide target)
 	dw_rule_values(rule, target, slot, v, n);
 	if (dw_rule_initial(rule, target, v, n))
 		return;
-	record(rule, slot, tid, target == DW_NEW ? "healed: the new side was overwritten" : "healed: the old side was overwritten", NULL, true);
+	dw_record_repaired(rule, slot, tid, target == DW_NEW ? "healed: the new side was overwritten" : "healed: the old side was overwritten");
 }
 
 void
 dw_heal_leave(DwRule *rule, TupleTableSlot *slot, ItemPointer tid)
 {
-	record(rule, slot, tid, "drift", "both sides hold values, and the mirror was not on when they were written", false);
+	dw_record(rule, slot, tid, "drift", "both sides hold values, and the mirror was not on when they were written");
 }

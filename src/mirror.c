@@ -43,6 +43,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "heal.h"
+#include "record.h"
 #include "rule.h"
 #include "sample.h"
 #include "tuple.h"
@@ -119,19 +120,6 @@ was_set(const Row *row, AttrNumber attnum)
 
 /* ---- consequences ---- */
 
-/* Puts the row on record: both sides as the statement brought them. */
-static void
-record(Row *row, const char *reason, const char *sqlstate, const char *message)
-{
-	DwRule	   *rule = row->rule;
-	bool		key_null;
-	Datum		key = dw_rule_key_texts(rule, row->slot, &key_null);
-
-	dw_drift_record(rule->cfg.member_id, NULL, key, key_null,
-					dw_rule_side_texts(rule, DW_OLD, row->slot), dw_rule_side_texts(rule, DW_NEW, row->slot),
-					reason, sqlstate, message, false);
-}
-
 /*
  * A side could not be derived.  fill: the client wrote neither side, it only
  * came across an unfilled row.
@@ -146,7 +134,7 @@ not_convertible(Row *row, DwSide target, ErrorData *error, bool fill)
 	if (!fill && (rule->cfg.on_error == DW_ON_ERROR_REJECT ||
 				  (rule->cfg.on_error == DW_ON_ERROR_AUTHORITY && target == authority)))
 		ReThrowError(error);
-	record(row, "unconvertible", dw_rule_sqlstate(error), error->message);
+	dw_record_unconvertible(rule, row->slot, NULL, error);
 	if (fill || target == authority)
 		return;
 
@@ -180,7 +168,7 @@ one_way(Row *row)
 						RelationGetRelationName(row->td->tg_relation), rule->cfg.migration),
 				 errdetail("It has no backward expression, so the write could not reach the old side, which is in authority."),
 				 errhint("Write the old side, or begin the migration with a backward expression.")));
-	record(row, "one way", NULL, "the new side was written and there is no backward expression");
+	dw_record(row->rule, row->slot, NULL, "one way", "the new side was written and there is no backward expression");
 }
 
 /* ---- the two directions ---- */
@@ -279,7 +267,7 @@ fill_unset(Row *row)
 		return true;
 	if (!dw_rule_derive(rule, DW_NEW, row->old, was, was_null, &error))
 	{
-		record(row, "unconvertible", dw_rule_sqlstate(error), error->message);
+		dw_record_unconvertible(rule, row->slot, NULL, error);
 		return false;
 	}
 	for (int i = 0; i < side->n; i++)
@@ -576,7 +564,7 @@ mirror_update(Row *row)
 		heal(row);
 	else if (rule->cfg.checking && !dw_rule_consistent(rule, row->slot, NULL, NULL))
 		/* it may move to a block that the pass has behind it */
-		record(row, "drift", NULL, "the sides don't follow from each other");
+		dw_record(row->rule, row->slot, NULL, "drift", "the sides don't follow from each other");
 }
 
 /* What the table's own triggers changed after the first of us. */
@@ -667,7 +655,7 @@ static void
 note_overtaken(Row *row)
 {
 	if (dw_rule_note_overtaken(row->rule))
-		record(row, "overtaken", NULL, psprintf("trigger \"%s\" fired after the mirror", row->rule->overtaken));
+		dw_record(row->rule, row->slot, NULL, "overtaken", psprintf("trigger \"%s\" fired after the mirror", row->rule->overtaken));
 }
 
 /* The row to store: the given one, or a copy with what was derived. */

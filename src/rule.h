@@ -128,16 +128,6 @@ typedef enum DwAge
 } DwAge;
 extern DwAge dw_rule_age(DwRule *rule, HeapTupleHeader tup);
 
-/* Values for messages and records: text arrays {name, value, ...}; *isnull where there is no key. */
-extern Datum dw_rule_side_texts(DwRule *rule, DwSide side, TupleTableSlot *slot);
-extern Datum dw_rule_key_texts(DwRule *rule, TupleTableSlot *slot, bool *isnull);
-
-/* The row's primary key, or position, for a message. */
-extern char *dw_rule_key_string(DwRule *rule, TupleTableSlot *slot);
-
-/* SQLSTATE of an error as text; palloc'd */
-extern char *dw_rule_sqlstate(ErrorData *error);
-
 /* notes in the backend's cache when a side was last seen written; true once a minute */
 extern bool dw_rule_note_written(DwRule *rule, DwSide side);
 

@@ -47,6 +47,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "record.h"
 #include "sample.h"
 
 PG_FUNCTION_INFO_V1(dw_drift_bound);
@@ -158,8 +159,6 @@ compare(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 	Datum		values[DW_MAX_COLUMNS];
 	bool		nulls[DW_MAX_COLUMNS];
 	ErrorData  *error;
-	bool		key_null;
-	Datum		key;
 
 	dw_rule_reset(rule);
 	ExecStoreHeapTuple(tup, slot, false);
@@ -169,10 +168,7 @@ compare(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 	/* what can't be converted the mirror has recorded itself */
 	if (!rule->side[target].derivable || !dw_rule_derive(rule, target, slot, values, nulls, &error))
 		return false;
-	key = dw_rule_key_texts(rule, slot, &key_null);
-	dw_drift_record(rule->cfg.member_id, &tup->t_self, key, key_null,
-					dw_rule_side_texts(rule, DW_OLD, slot), dw_rule_side_texts(rule, DW_NEW, slot),
-					"drift", NULL, "a write was read back, and its sides don't follow from each other", false);
+	dw_record(rule, slot, &tup->t_self, "drift", "a write was read back, and its sides don't follow from each other");
 	return true;
 }
 

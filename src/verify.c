@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "record.h"
 #include "verify.h"
 
 /* Names a row whose new side the old one can't hold; five are enough. */
@@ -23,7 +24,7 @@ static void
 note_loss(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
 {
 	if (check->losses && check->lossy + check->foreign_new <= 5)
-		appendStringInfo(check->losses, "%s%s", check->losses->len ? ", " : "", dw_rule_key_string(rule, slot));
+		appendStringInfo(check->losses, "%s%s", check->losses->len ? ", " : "", dw_row_key(rule, slot));
 }
 
 static void
@@ -33,8 +34,6 @@ note_drift(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
 	Datum		values[DW_MAX_COLUMNS];
 	bool		nulls[DW_MAX_COLUMNS];
 	ErrorData  *error = NULL;
-	bool		key_null;
-	Datum		key;
 	MemoryContext old = MemoryContextSwitchTo(rule->econtext->ecxt_per_tuple_memory);
 
 	check->drifted++;
@@ -48,14 +47,10 @@ note_drift(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
 		check->unconvertible++;
 	if (check->ntids < check->max_tids)
 		check->tids[check->ntids++] = slot->tts_tid;
-	if (check->record)
-	{
-		key = dw_rule_key_texts(rule, slot, &key_null);
-		dw_drift_record(rule->cfg.member_id, &slot->tts_tid, key, key_null,
-						dw_rule_side_texts(rule, DW_OLD, slot), dw_rule_side_texts(rule, DW_NEW, slot),
-						error ? "unconvertible" : "drift", error ? dw_rule_sqlstate(error) : NULL,
-						error ? error->message : "the sides don't follow from each other", false);
-	}
+	if (check->record && error)
+		dw_record_unconvertible(rule, slot, &slot->tts_tid, error);
+	else if (check->record)
+		dw_record(rule, slot, &slot->tts_tid, "drift", "the sides don't follow from each other");
 	MemoryContextSwitchTo(old);
 }
 
