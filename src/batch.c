@@ -47,6 +47,7 @@
 #include "compat.h"
 #include "heal.h"
 #include "record.h"
+#include "subxact.h"
 #include "writer.h"
 
 #define SLICE 0.065				/* of a page's rows a visit */
@@ -280,13 +281,11 @@ store_row(DwRule *rule, List *others, DwWriter *writer, HeapTuple tup, TupleTabl
 static Outcome
 store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	DwSubxact	sub;
 	volatile Outcome outcome = FAILED;
 	volatile bool alone = false;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
+	dw_subxact_begin(&sub);
 	PG_TRY();
 	{
 		/* opened in here: after an error its pins and relations go with the subtransaction */
@@ -294,18 +293,12 @@ store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, Tuple
 
 		outcome = store_row(rule, others, writer, tup, slot, target, locked);
 		dw_writer_close(writer);
-		ReleaseCurrentSubTransaction();
+		dw_subxact_end(&sub);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = dw_subxact_caught(&sub);
 
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
 		if (dw_error_of_lock(error->sqlerrcode))
 			outcome = LOCKED;
 		else if (!dw_error_of_row(error->sqlerrcode))
@@ -328,8 +321,6 @@ store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, Tuple
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
 	return alone ? store_row_careful(rule, NIL, rel, tup, slot, target, locked) : outcome;
 }
 
@@ -602,12 +593,10 @@ lock_newest(Relation rel, ItemPointer tid, TupleTableSlot *slot)
 DwRepair
 dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	DwSubxact	sub;
 	volatile DwRepair result = DW_REPAIR_NOT_NEEDED;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
+	dw_subxact_begin(&sub);
 	PG_TRY();
 	{
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -634,25 +623,17 @@ dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from)
 			}
 		}
 		ExecDropSingleTupleTableSlot(slot);
-		ReleaseCurrentSubTransaction();
+		dw_subxact_end(&sub);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = dw_subxact_caught(&sub);
 
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
 		if (!dw_error_of_lock(error->sqlerrcode))
 			ReThrowError(error);
 		FreeErrorData(error);
 		result = DW_REPAIR_LOCKED;
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
 	return result;
 }

@@ -35,6 +35,7 @@
 #include "options.h"
 #include "proof.h"
 #include "run.h"
+#include "subxact.h"
 #include "verify.h"
 
 typedef struct Transition
@@ -333,38 +334,28 @@ dw_is_small(const DwMigration *m)
 static void
 fill_batch_now(DwRule *rule, Relation rel, DwRange *range)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	DwSubxact	sub;
 	DwRange		saved = *range;
 	/* plain: what keeps dead versions from being pruned, a snapshot or this very transaction, can't be waited for here */
 	DwBatch		batch = {.max_rows = INT_MAX,.max_ms = 1e18,.plain = true};
 	volatile bool again = false;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
+	dw_subxact_begin(&sub);
 	PG_TRY();
 	{
 		dw_fill_batch(rule, rel, range, &batch);
-		ReleaseCurrentSubTransaction();
+		dw_subxact_end(&sub);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = dw_subxact_caught(&sub);
 
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
 		if (!dw_error_of_row(error->sqlerrcode) && !dw_error_of_lock(error->sqlerrcode))
 			ReThrowError(error);
 		FreeErrorData(error);
 		again = true;
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
 	if (again)
 	{
 		DwBatch		careful = {.max_rows = INT_MAX,.max_ms = 1e18,.plain = true,.careful = true};

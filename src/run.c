@@ -50,6 +50,7 @@
 #include "compat.h"
 #include "dualwrite.h"
 #include "run.h"
+#include "subxact.h"
 
 #define SAFE_PATH "pg_catalog, pg_temp"
 
@@ -449,34 +450,26 @@ acquire(Wanted *w)
 static bool
 try_lock(Wanted *w)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	DwSubxact	sub;
 	volatile bool got = false;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
+	dw_subxact_begin(&sub);
 	PG_TRY();
 	{
 		acquire(w);
-		ReleaseCurrentSubTransaction();
+		dw_subxact_end(&sub);
 		got = true;
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData  *edata = dw_subxact_caught(&sub);
 
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
 		/* a deadlock, where lock_timeout is the longer one: given way, it is none any more */
 		if (edata->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && edata->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
 			ReThrowError(edata);
 		FreeErrorData(edata);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
 	return got;
 }
 

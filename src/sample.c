@@ -49,6 +49,7 @@
 #include "compat.h"
 #include "record.h"
 #include "sample.h"
+#include "subxact.h"
 
 PG_FUNCTION_INFO_V1(dw_drift_bound);
 
@@ -261,29 +262,22 @@ before_commit(void)
 {
 	MemoryContext cxt = AllocSetContextCreate(TopTransactionContext, "pg_dualwrite samples", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(cxt);
-	ResourceOwner owner = CurrentResourceOwner;
+	DwSubxact	sub;
 	List	   *list = samples;
 
 	samples = NIL;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
+	dw_subxact_begin(&sub);
 	PG_TRY();
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		read_back_all(list);
 		PopActiveSnapshot();
-		ReleaseCurrentSubTransaction();
+		dw_subxact_end(&sub);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = dw_subxact_caught(&sub);
 
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
 		if (not_ours(error->sqlerrcode))
 			ReThrowError(error);
 		ereport(LOG,
@@ -291,7 +285,6 @@ before_commit(void)
 				 errmsg("pg_dualwrite could not read back what was written: %s", error->message)));
 	}
 	PG_END_TRY();
-	CurrentResourceOwner = owner;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(cxt);
 }
