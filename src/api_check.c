@@ -32,6 +32,7 @@
 #include "fault.h"
 #include "holders.h"
 #include "migration.h"
+#include "repair.h"
 #include "run.h"
 #include "verify.h"
 #include "worker.h"

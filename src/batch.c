@@ -1,6 +1,6 @@
 /*
  * batch.c
- *		Fills the rows of a range of blocks.
+ *		Fills the rows of a range of blocks: which of them, and when.
  *
  * Invariant: a range is passed only when every row in it that was written
  * before the mirror came on is consistent, or recorded in dualwrite.drift, or
@@ -11,10 +11,6 @@
  * After a hole in the mirror (heal.c) rows can't be told by their xmin: every
  * row in the range is looked at, and whoever moves one that isn't consistent
  * from a range ahead to one behind heals it on the way (mirror.c).
- *
- * Race with writers: a row version is read and its other side derived without
- * a lock; writer.c then replaces exactly that version or nothing.  Whoever was
- * faster has gone through the mirror.
  *
  * PERFORMANCE.  A page that is full has no room for new versions of its rows;
  * updating all of them at once would move every row elsewhere and double heap
@@ -32,22 +28,18 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "storage/bufmgr.h"
 #include "storage/freespace.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "batch.h"
 #include "compat.h"
 #include "heal.h"
-#include "record.h"
-#include "subxact.h"
+#include "store.h"
 #include "writer.h"
 
 #define SLICE 0.065				/* of a page's rows a visit */
@@ -76,30 +68,6 @@ dw_range_clip(DwRange *range, BlockNumber nblocks)
 	range->left = 0;
 	for (int i = 0; i < range->nblocks; i++)
 		range->left += !range->done[i];
-}
-
-bool
-dw_error_of_lock(int sqlerrcode)
-{
-	return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
-}
-
-bool
-dw_error_of_row(int sqlerrcode)
-{
-	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
-	{
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_INTERNAL_ERROR:
-		case ERRCODE_CONFIG_FILE_ERROR:
-		case ERRCODE_INVALID_TRANSACTION_STATE:
-		case ERRCODE_TRANSACTION_ROLLBACK:
-			return false;
-		default:
-			return sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE;
-	}
 }
 
 /* ---- deciding about one row ---- */
@@ -144,184 +112,6 @@ fill_verdict(DwRule *rule, HeapTuple tup, TupleTableSlot *slot)
 		return ALREADY;
 	dw_rule_values(rule, DW_NEW, slot, v, n);
 	return dw_rule_initial(rule, DW_NEW, v, n) ? FORWARD : SKIP;
-}
-
-/* ---- storing one row ---- */
-
-typedef enum Outcome
-{
-	WRITTEN,
-	UNCHANGED,
-	LOCKED,
-	GONE,
-	FAILED
-} Outcome;
-
-/* Rules of the other migrations of the table: those whose triggers it has. */
-static List *
-other_rules(DwRule *rule, Relation rel)
-{
-	TriggerDesc *desc = rel->trigdesc;
-	Oid			mirror = desc && desc->numtriggers > 1 ? dw_mirror_function() : InvalidOid;
-	List	   *others = NIL;
-
-	for (int i = 0; OidIsValid(mirror) && i < desc->numtriggers; i++)
-	{
-		Trigger    *t = &desc->triggers[i];
-		DwRule	   *other;
-
-		if (t->tgfoid != mirror || t->tgnargs != 1 || atoi(t->tgargs[0]) == rule->cfg.member_id)
-			continue;
-		other = dw_rule_open(atoi(t->tgargs[0]), rel);
-		if (other)
-			others = lappend(others, other);
-	}
-	return others;
-}
-
-/*
- * What an UPDATE of other columns owes to another migration of the table, we
- * owe it, too (compare mirror_update): an unfilled row is filled, lest it look
- * like one that its mirror has seen; a row from a hole in the mirror is healed;
- * a row that differs is reported to a pass.
- */
-static void
-serve_other(DwRule *other, HeapTuple tup, TupleTableSlot *slot, int *n, int *cols, Datum *values, bool *nulls)
-{
-	DwSide		target = DW_NEW;
-	DwSideRule *side;
-	Datum		v[DW_MAX_COLUMNS];
-	bool		isnull[DW_MAX_COLUMNS];
-	bool		owed = false;
-	DwAge		age;
-	ErrorData  *error;
-
-	dw_rule_reset(other);
-	if (other->cfg.mirror == DW_MIRROR_OFF || other->cfg.mirror == DW_MIRROR_BACKWARD)
-		return;
-	if (other->cfg.heal && other->cfg.mirror == DW_MIRROR_BOTH)
-	{
-		DwHeal		what = dw_heal_decide(other, slot);
-
-		target = what == DW_HEAL_BACKWARD ? DW_OLD : DW_NEW;
-		owed = what == DW_HEAL_FORWARD || what == DW_HEAL_BACKWARD;
-		if (owed)
-			dw_heal_note(other, slot, NULL, target);
-		else if (what == DW_HEAL_LEAVE)
-			dw_heal_leave(other, slot, NULL);
-	}
-	else if (other->cfg.filling && DW_AUTHORITY(other->cfg.phase) == DW_OLD && (age = dw_rule_age(other, tup->t_data)) != DW_AGE_AFTER)
-	{
-		dw_rule_values(other, DW_NEW, slot, v, isnull);
-		if (age == DW_AGE_UNKNOWN &&
-			(!dw_rule_initial(other, DW_NEW, v, isnull) || dw_rule_consistent(other, slot, NULL, NULL)))
-			return;
-		owed = true;
-	}
-	else if (other->cfg.checking && !dw_rule_consistent(other, slot, NULL, NULL))
-		dw_record(other, slot, NULL, "drift", "the sides don't follow from each other");
-	if (!owed)
-		return;
-	if (!dw_rule_derive(other, target, slot, v, isnull, &error))
-	{
-		dw_record_unconvertible(other, slot, &tup->t_self, error);
-		return;
-	}
-	side = &other->side[target];
-	for (int i = 0; i < side->n; i++)
-	{
-		cols[*n] = side->cols[i].attnum;
-		values[*n] = v[i];
-		nulls[(*n)++] = isnull[i];
-	}
-}
-
-/* Derives side `target` of the version in slot and stores it. */
-static Outcome
-store_row(DwRule *rule, List *others, DwWriter *writer, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
-{
-	int			n = 0;
-	int			room = DW_MAX_COLUMNS * (1 + list_length(others));
-	ListCell   *lc;
-	DwSideRule *side = &rule->side[target];
-	Datum		have[DW_MAX_COLUMNS];
-	bool		have_null[DW_MAX_COLUMNS];
-	Datum	   *values = palloc(sizeof(Datum) * room);
-	bool	   *nulls = palloc(sizeof(bool) * room);
-	int		   *cols = palloc(sizeof(int) * room);
-	ErrorData  *error;
-
-	if (!dw_rule_derive(rule, target, slot, values, nulls, &error))
-	{
-		dw_record_unconvertible(rule, slot, &tup->t_self, error);
-		return FAILED;
-	}
-	dw_rule_values(rule, target, slot, have, have_null);
-	if (dw_rule_same(rule, target, have, have_null, values, nulls))
-		return UNCHANGED;
-	for (; n < side->n; n++)
-		cols[n] = side->cols[n].attnum;
-	foreach(lc, others)
-		serve_other(lfirst(lc), tup, slot, &n, cols, values, nulls);
-	switch (dw_writer_update(writer, tup, slot, locked, n, cols, values, nulls))
-	{
-		case DW_WRITE_LOCKED:
-			return LOCKED;
-		case DW_WRITE_GONE:
-			return GONE;
-		case DW_WROTE:
-			break;
-	}
-	if (rule->cfg.heal)
-		dw_heal_note(rule, slot, &tup->t_self, target);
-	return WRITTEN;
-}
-
-/* The same in a subtransaction: whatever the row raises is recorded. */
-static Outcome
-store_row_careful(DwRule *rule, List *others, Relation rel, HeapTuple tup, TupleTableSlot *slot, DwSide target, bool locked)
-{
-	DwSubxact	sub;
-	volatile Outcome outcome = FAILED;
-	volatile bool alone = false;
-
-	dw_subxact_begin(&sub);
-	PG_TRY();
-	{
-		/* opened in here: after an error its pins and relations go with the subtransaction */
-		DwWriter   *writer = dw_writer_open(rel, GetActiveSnapshot());
-
-		outcome = store_row(rule, others, writer, tup, slot, target, locked);
-		dw_writer_close(writer);
-		dw_subxact_end(&sub);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = dw_subxact_caught(&sub);
-
-		if (dw_error_of_lock(error->sqlerrcode))
-			outcome = LOCKED;
-		else if (!dw_error_of_row(error->sqlerrcode))
-			ReThrowError(error);
-		else if (others != NIL)
-		{
-			ListCell   *lc;
-
-			/* whose columns they were can't be told: the others' go on record, ours get a try of their own */
-			foreach(lc, others)
-				if (((DwRule *) lfirst(lc))->cfg.filling && dw_rule_age(lfirst(lc), tup->t_data) != DW_AGE_AFTER)
-					dw_record_unconvertible(lfirst(lc), slot, &tup->t_self, error);
-			alone = true;
-		}
-		else
-		{
-			dw_record_unconvertible(rule, slot, &tup->t_self, error);
-			outcome = FAILED;
-		}
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	return alone ? store_row_careful(rule, NIL, rel, tup, slot, target, locked) : outcome;
 }
 
 /* ---- one page ---- */
@@ -462,7 +252,7 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 	{
 		HeapTuple	tup = tuples[i];
 		Verdict		verdict;
-		Outcome		outcome = UNCHANGED;
+		DwOutcome	outcome = DW_STORE_UNCHANGED;
 
 		dw_rule_reset(rule);
 		ExecStoreHeapTuple(tup, slot, false);
@@ -471,20 +261,20 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 		{
 			DwSide		target = verdict == FORWARD ? DW_NEW : DW_OLD;
 
-			outcome = batch->careful ? store_row_careful(rule, others, rel, tup, slot, target, false)
-				: store_row(rule, others, writer, tup, slot, target, false);
+			outcome = batch->careful ? dw_store_row_careful(rule, others, rel, tup, slot, target, false)
+				: dw_store_row(rule, others, writer, tup, slot, target, false);
 		}
 		else if (verdict == LEAVE)
 		{
 			dw_heal_leave(rule, slot, &tup->t_self);
-			outcome = FAILED;
+			outcome = DW_STORE_FAILED;
 		}
-		if (outcome == WRITTEN && writer)
+		if (outcome == DW_STORE_WRITTEN && writer)
 			range->growth += (writer->growth - range->growth) / 4;
-		batch->written += outcome == WRITTEN;
-		batch->already += outcome == UNCHANGED && verdict != SKIP;
-		batch->failed += outcome == FAILED;
-		if (outcome == LOCKED)
+		batch->written += outcome == DW_STORE_WRITTEN;
+		batch->already += outcome == DW_STORE_UNCHANGED && verdict != SKIP;
+		batch->failed += outcome == DW_STORE_FAILED;
+		if (outcome == DW_STORE_LOCKED)
 		{
 			/* in this commit, before the range can be passed */
 			dw_skipped_add(rule->cfg.member_id, ItemPointerGetBlockNumber(&tup->t_self));
@@ -498,7 +288,7 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 		 * who waits for a row that we have filled.  The block is noted, so the
 		 * rest of it may be left.
 		 */
-		if (outcome == LOCKED && batch->careful)
+		if (outcome == DW_STORE_LOCKED && batch->careful)
 		{
 			batch->waited = true;
 			break;
@@ -511,7 +301,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 {
 	HeapTuple	tuples[MaxHeapTuplesPerPage];
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
-	List	   *others = other_rules(rule, rel);
+	List	   *others = dw_other_rules(rule, rel);
 	DwWriter   *writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
 	int			starved = 0;	/* pages in a row where nothing can be pruned yet */
 	instr_time	start;
@@ -569,71 +359,4 @@ dw_range_free_space(Relation rel, BlockNumber start, int nblocks)
 		RecordPageWithFreeSpace(rel, start + i, space);
 	}
 	FreeSpaceMapVacuumRange(rel, start, start + nblocks);
-}
-
-/* ---- repairs ---- */
-
-/* Locks the newest version of the row and gets it into slot; false if it is gone. */
-static bool
-lock_newest(Relation rel, ItemPointer tid, TupleTableSlot *slot)
-{
-	TM_FailureData tmfd;
-	TM_Result	result = table_tuple_lock(rel, tid, GetActiveSnapshot(), slot, GetCurrentCommandId(true), LockTupleNoKeyExclusive,
-										  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &tmfd);
-
-	switch (result)
-	{
-		case TM_Ok:
-			return true;
-		default:
-			return false;
-	}
-}
-
-DwRepair
-dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from)
-{
-	DwSubxact	sub;
-	volatile DwRepair result = DW_REPAIR_NOT_NEEDED;
-
-	dw_subxact_begin(&sub);
-	PG_TRY();
-	{
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
-
-		/* what the snapshot sees is there, and stays; anything else may be another row by now */
-		if (!table_tuple_fetch_row_version(rel, tid, GetActiveSnapshot(), slot))
-			result = DW_REPAIR_MOVED;
-		else if (lock_newest(rel, tid, slot))
-		{
-			bool		should_free;
-			HeapTuple	tup = ExecFetchSlotHeapTuple(slot, true, &should_free);
-
-			tup = heap_copytuple(tup);
-			ExecDropSingleTupleTableSlot(slot);
-			slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
-			ExecStoreHeapTuple(tup, slot, false);
-			dw_rule_reset(rule);
-			if (!dw_rule_consistent(rule, slot, NULL, NULL))
-			{
-				Outcome		outcome = store_row_careful(rule, other_rules(rule, rel), rel, tup, slot, DW_OTHER(from), true);
-
-				result = outcome == WRITTEN ? DW_REPAIRED : outcome == LOCKED ? DW_REPAIR_LOCKED : outcome == FAILED ? DW_REPAIR_FAILED
-					: DW_REPAIR_NOT_NEEDED;
-			}
-		}
-		ExecDropSingleTupleTableSlot(slot);
-		dw_subxact_end(&sub);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = dw_subxact_caught(&sub);
-
-		if (!dw_error_of_lock(error->sqlerrcode))
-			ReThrowError(error);
-		FreeErrorData(error);
-		result = DW_REPAIR_LOCKED;
-	}
-	PG_END_TRY();
-	return result;
 }

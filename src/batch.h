@@ -64,27 +64,7 @@ typedef struct DwBatch
  */
 extern void dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch);
 
-/* Is this an error that says something about the row, so that it can be passed over? */
-extern bool dw_error_of_row(int sqlerrcode);
-
-/* ... or that someone was in the way? */
-extern bool dw_error_of_lock(int sqlerrcode);
-
 /* tell the free space map what blocks have room for */
 extern void dw_range_free_space(Relation rel, BlockNumber start, int nblocks);
-
-/*
- * Repairs the row at tid, in a subtransaction: locks its newest version, looks
- * again, derives from the side `from`.
- */
-typedef enum DwRepair
-{
-	DW_REPAIRED,
-	DW_REPAIR_NOT_NEEDED,		/* consistent now, or gone */
-	DW_REPAIR_LOCKED,
-	DW_REPAIR_MOVED,			/* updated or deleted since tid was taken down */
-	DW_REPAIR_FAILED			/* recorded in dw_drift */
-} DwRepair;
-extern DwRepair dw_repair_row(DwRule *rule, Relation rel, ItemPointer tid, DwSide from);
 
 #endif							/* DW_BATCH_H */

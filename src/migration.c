@@ -35,6 +35,7 @@
 #include "options.h"
 #include "proof.h"
 #include "run.h"
+#include "store.h"
 #include "subxact.h"
 #include "verify.h"
 

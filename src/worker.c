@@ -57,6 +57,7 @@
 #include "holders.h"
 #include "migration.h"
 #include "run.h"
+#include "store.h"
 #include "work.h"
 #include "worker.h"
 
