@@ -45,6 +45,7 @@
 #define SLICE 0.065				/* of a page's rows a visit */
 #define STARVED_PAGES 4			/* that end a batch */
 #define FEW_ROWS 15				/* pages with fewer are visited every few passes */
+#define CLOCK_EVERY 8			/* pages and rows */
 
 void
 dw_range_init(DwRange *range, BlockNumber start, int nblocks)
@@ -162,6 +163,15 @@ look_at(Page page, OffsetNumber maxoff, HeapTuple tup, Snapshot snapshot, Buffer
 	return look;
 }
 
+/* Pages of few rows take turns; unknown how many, a page is looked at. */
+static inline bool
+in_turn(const DwRange *range, int i)
+{
+	int			rows = range->rows[i];
+
+	return rows == 0 || rows >= FEW_ROWS || (range->pass + i) % (FEW_ROWS / rows) == 0;
+}
+
 /*
  * How many rows a visit may take: a slice.  Those of them that don't fit move
  * off the page, a tenth of all rows or so, as rows grow and a HOT update costs a
@@ -177,7 +187,7 @@ quota(const PageLook *look, int left, const DwRange *range, int i, DwBatch *batc
 
 	if (look->rows == 0)
 		return 1;				/* nothing on it: to be done with it */
-	if (look->rows < FEW_ROWS && (range->pass + i) % (FEW_ROWS / look->rows) != 0)
+	if (!in_turn(range, i))
 		return 0;
 	if (!look->dead || batch->plain)
 		return slice;
@@ -212,6 +222,7 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 	tup.t_tableOid = RelationGetRelid(rel);
 	ItemPointerSet(&tup.t_self, range->start + i, FirstOffsetNumber);
 	look = look_at(page, maxoff, &tup, snapshot, buf);
+	range->rows[i] = look.rows;
 	if (range->last[i] == InvalidOffsetNumber)
 		range->last[i] = maxoff;
 	maxoff = Min(maxoff, range->last[i]);	/* versions that came later have passed the mirror */
@@ -304,6 +315,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 	List	   *others = dw_other_rules(rule, rel);
 	DwWriter   *writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
 	int			starved = 0;	/* pages in a row where nothing can be pruned yet */
+	int			unchecked = 0;	/* pages and rows since the clock was asked, which costs as much as a few of them */
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
@@ -314,15 +326,22 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 		instr_time	now;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!range->done[range->cursor])
+		if (!range->done[range->cursor] && in_turn(range, range->cursor))
 		{
 			int			n;
 
-			INSTR_TIME_SET_CURRENT(now);
-			INSTR_TIME_SUBTRACT(now, start);
-			if (room <= 0 || batch->waited || INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
+			if (room <= 0 || batch->waited)
 				break;
+			if (unchecked >= CLOCK_EVERY)
+			{
+				INSTR_TIME_SET_CURRENT(now);
+				INSTR_TIME_SUBTRACT(now, start);
+				if (INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
+					break;
+				unchecked = 0;
+			}
 			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &wait);
+			unchecked += 1 + n;
 			fill_rows(rule, others, rel, writer, slot, tuples, n, range, batch);
 			starved = wait ? starved + 1 : 0;
 		}

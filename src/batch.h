@@ -28,6 +28,7 @@ typedef struct DwRange
 	int			growth;			/* bytes that a row grows by, smoothed */
 	OffsetNumber next[DW_RANGE_BLOCKS]; /* line pointer to go on with */
 	OffsetNumber last[DW_RANGE_BLOCKS]; /* ... and to end with: the last there was at the first visit */
+	uint16		rows[DW_RANGE_BLOCKS];	/* on the page at the last visit; 0 before the first */
 	bool		done[DW_RANGE_BLOCKS];
 } DwRange;
 
