@@ -32,6 +32,7 @@
 #include "fault.h"
 #include "holders.h"
 #include "migration.h"
+#include "own_lock.h"
 #include "repair.h"
 #include "run.h"
 #include "verify.h"
@@ -153,6 +154,21 @@ check_unchanged(DwMigration *m)
 			 errmsg("migration \"%s\" was changed meanwhile", m->name),
 			 errdetail("Its phase or its mirror is not what it was when this call began."),
 			 errhint("Call dw_reconcile again.")));
+}
+
+/*
+ * A pass is one uninterrupted holding of its lock: without it, writers take the
+ * pass for dead, and tell nobody of a row that they move.
+ */
+static void
+check_lock_kept(DwMigration *m)
+{
+	if (!dw_session_lock_kept(DW_LOCK_PASS, m->id))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("dw_reconcile of migration \"%s\" has lost its lock", m->name),
+				 errdetail("A function that a rule, a constraint or an index of the table calls gives back all advisory locks of the session."),
+				 errhint("Take pg_advisory_unlock_all() out of that function. Rows that were repaired stay repaired.")));
 }
 
 /* May it be reconciled at all? */
@@ -315,6 +331,7 @@ in_step(Reconcile *r, MemoryContext turn, void (*step) (Reconcile *))
 	MemoryContextReset(turn);
 	old = MemoryContextSwitchTo(turn);
 	step(r);
+	check_lock_kept(r->m);
 	MemoryContextSwitchTo(old);
 }
 
@@ -407,7 +424,8 @@ dw_reconcile(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
-		dw_session_unlock(DW_LOCK_PASS, m->id);
+		if (dw_session_lock_kept(DW_LOCK_PASS, m->id))
+			dw_session_unlock(DW_LOCK_PASS, m->id);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(keep);

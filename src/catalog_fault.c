@@ -23,6 +23,7 @@
 #include "utils/rel.h"
 
 #include "catalog_internal.h"
+#include "own_lock.h"
 #include "run.h"
 
 /* columns of dualwrite.fault */

@@ -34,6 +34,7 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "own_lock.h"
 #include "rule.h"
 #include "rule_cache.h"
 #include "run.h"

@@ -49,6 +49,7 @@
 
 #include "compat.h"
 #include "dualwrite.h"
+#include "own_lock.h"
 #include "run.h"
 #include "subxact.h"
 
@@ -584,114 +585,11 @@ dw_lock_excludes_writers(Oid relid)
 	return dw_lock_held(&tag, ShareRowExclusiveLock) || dw_lock_held(&tag, ExclusiveLock) || dw_lock_held(&tag, AccessExclusiveLock);
 }
 
-static void
-own_tag(LOCKTAG *tag, int kind, uint32 key, uint32 piece)
-{
-	tag->locktag_field1 = MyDatabaseId;
-	tag->locktag_field2 = key;
-	tag->locktag_field3 = piece;
-	tag->locktag_field4 = kind;
-	tag->locktag_type = LOCKTAG_ADVISORY;
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
 void
 dw_lock_name(const char *name)
 {
 	Wanted		w = {.mode = ExclusiveLock,.what = psprintf("migration \"%s\"", name)};
 
-	own_tag(&w.tag, DW_LOCK_NAME, hash_bytes((const unsigned char *) name, strlen(name)), 0);
+	dw_own_tag(&w.tag, DW_LOCK_NAME, hash_bytes((const unsigned char *) name, strlen(name)), 0);
 	short_tries(&w);
-}
-
-void
-dw_brief_lock(int kind, int key)
-{
-	LOCKTAG		tag;
-
-	own_tag(&tag, kind, key, 0);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
-void
-dw_brief_unlock(int kind, int key)
-{
-	LOCKTAG		tag;
-
-	own_tag(&tag, kind, key, 0);
-	LockRelease(&tag, ExclusiveLock, false);
-}
-
-bool
-dw_session_lock(int kind, int migration_id, bool wait)
-{
-	LOCKTAG		tag;
-
-	own_tag(&tag, kind, migration_id, 0);
-	/* what is in the way may be a mere probe, which is gone in an instant */
-	for (int i = 0; !wait && i < 5; i++)
-	{
-		if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
-			return true;
-		pg_usleep(2000);
-	}
-	return LockAcquire(&tag, ExclusiveLock, true, !wait) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-void
-dw_session_unlock(int kind, int migration_id)
-{
-	LOCKTAG		tag;
-
-	own_tag(&tag, kind, migration_id, 0);
-	(void) LockRelease(&tag, ExclusiveLock, true);
-}
-
-bool
-dw_session_lock_wanted(int kind, int migration_id)
-{
-	LOCKTAG		tag;
-
-	own_tag(&tag, kind, migration_id, 0);
-	return LockHasWaiters(&tag, ExclusiveLock, true);
-}
-
-bool
-dw_session_locked(int kind, int migration_id)
-{
-	return dw_piece_locked(kind, migration_id, 0);
-}
-
-bool
-dw_piece_lock(int kind, int id, int piece)
-{
-	LOCKTAG		tag;
-
-	own_tag(&tag, kind, id, piece);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-void
-dw_piece_unlock(int kind, int id, int piece)
-{
-	LOCKTAG		tag;
-
-	own_tag(&tag, kind, id, piece);
-	(void) LockRelease(&tag, ExclusiveLock, true);
-}
-
-bool
-dw_piece_locked(int kind, int id, int piece)
-{
-	LOCKTAG		tag;
-
-	/*
-	 * A probe conflicts with the lock itself only.  (GetLockConflicts doesn't
-	 * see a holder that is between two transactions.)
-	 */
-	own_tag(&tag, kind, id, piece);
-	if (LockAcquire(&tag, RowShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, RowShareLock, false);
-	return false;
 }

@@ -132,22 +132,4 @@ extern bool dw_lock_excludes_writers(Oid relid);
 /* The same for the name of a migration: verbs on one name exclude each other. */
 extern void dw_lock_name(const char *name);
 
-/* A lock of the same kind for an instant; an abort gives it back, too. */
-extern void dw_brief_lock(int kind, int key);
-extern void dw_brief_unlock(int kind, int key);
-
-/*
- * Session locks on a migration (DW_LOCK_WORKER, DW_LOCK_PASS): they outlive
- * transactions and errors, and go with the process.
- */
-extern bool dw_session_lock(int kind, int migration_id, bool wait);
-extern void dw_session_unlock(int kind, int migration_id);
-extern bool dw_session_lock_wanted(int kind, int migration_id);	/* does someone wait for ours? */
-extern bool dw_session_locked(int kind, int migration_id);	/* by another process */
-
-/* The same for a numbered piece of it; 0 is the whole.  Nobody waits for these. */
-extern bool dw_piece_lock(int kind, int id, int piece);
-extern void dw_piece_unlock(int kind, int id, int piece);
-extern bool dw_piece_locked(int kind, int id, int piece);
-
 #endif							/* DW_RUN_H */

@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "holders.h"
+#include "own_lock.h"
 #include "run.h"
 #include "work.h"
 #include "worker.h"
@@ -75,6 +76,7 @@ dw_step_begin(void)
 	XactReadOnly = false;		/* whatever default_transaction_read_only says */
 	XactIsoLevel = XACT_READ_COMMITTED;
 	dw_safe_settings(GUC_ACTION_LOCAL);
+	dw_keep_locks();
 	lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }

@@ -35,6 +35,7 @@
 #include "fault.h"
 #include "horizon.h"
 #include "migration.h"
+#include "own_lock.h"
 #include "rule.h"
 #include "run.h"
 #include "toplevel.h"

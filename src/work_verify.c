@@ -24,6 +24,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "migration.h"
+#include "own_lock.h"
 #include "rule.h"
 #include "run.h"
 #include "verify.h"

@@ -56,6 +56,7 @@
 #include "compat.h"
 #include "holders.h"
 #include "migration.h"
+#include "own_lock.h"
 #include "run.h"
 #include "store.h"
 #include "work.h"
@@ -539,6 +540,7 @@ dw_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(args.database, InvalidOid, 0);
 	connected = true;
+	dw_keep_locks_init();
 	pgstat_report_appname("pg_dualwrite");
 	pgstat_report_activity(STATE_RUNNING, "pg_dualwrite: starting");
 
