@@ -230,8 +230,67 @@ factor_at(const DwPace *pace, double load)
 	return 1 - (1 - SHRINK) * (load - LOAD_GROW) / (LOAD_SOFT - LOAD_GROW);
 }
 
+/* what the signals of a tick come to */
+typedef struct Tick
+{
+	bool		hold;			/* the rate doesn't grow: a signal can't be read */
+	bool		budget;			/* a budget signal is among those that stop */
+	bool		halve;			/* one has just stopped that the rate can help */
+	double		ceiling;		/* of the rate, by the levels */
+	int			level;			/* ... and the one that sets it; -1: none */
+	double		flow_load;		/* the highest load that the rate answers for */
+	int			flow;			/* ... and its signal; -1: none */
+} Tick;
+
+/* Adds a signal to what the tick comes to. */
 static void
-set_rate(DwPace *pace, double factor, double ceiling, int flow, int level, bool hold, double seconds, double max_wal_per_second)
+weigh(DwPace *pace, int i, const DwReading *r, double seconds, Tick *t)
+{
+	bool		was = pace->stopping[i];
+	double		ahead;
+	double		load;
+
+	if (!r->on)
+	{
+		pace->stopping[i] = false;
+		pace->unread_s[i] = 0;
+		pace->seen[i] = false;
+		return;
+	}
+	load = judge(pace, i, r, seconds, &ahead, &t->hold);
+	pace->stopping[i] = load >= 1 || (was && load >= (r->shape == DW_LEVEL ? LOAD_GO_LEVEL : LOAD_GO));
+	if (pace->stopping[i])
+	{
+		pace->stopped = true;
+		t->budget |= r->budget;
+		t->halve |= !was && r->known && r->soft > 0;
+	}
+	/* one that stops rules over one that doesn't, whatever their loads */
+	if (load > 0 && (pace->ruling < 0 || pace->stopping[i] > pace->stopping[pace->ruling] ||
+					 (pace->stopping[i] == pace->stopping[pace->ruling] && load > pace->load)))
+	{
+		pace->ruling = i;
+		pace->load = load;
+	}
+	if (r->shape == DW_LEVEL)
+	{
+		double		c = START_RATE * 2 * (1 - Min(load, 1));
+
+		if (r->known && load > LOAD_SOFT && c < t->ceiling)
+		{
+			t->ceiling = c;
+			t->level = i;
+		}
+	}
+	else if (ahead > t->flow_load)
+	{
+		t->flow_load = ahead;
+		t->flow = i;
+	}
+}
+
+static void
+set_rate(DwPace *pace, double factor, const Tick *t, double seconds, double max_wal_per_second)
 {
 	double		used = seconds > 0 ? pace->wal_written / seconds : 0;
 
@@ -243,17 +302,17 @@ set_rate(DwPace *pace, double factor, double ceiling, int flow, int level, bool 
 		if (!pace->shrinking)
 			pace->knee = pace->wal_rate;
 		pace->wal_rate *= factor;
-		pace->cause = flow;
+		pace->cause = t->flow;
 		pace->ramp = false;
 	}
-	else if (!hold && !pace->stopped && used > pace->wal_rate * 0.7)
+	else if (!t->hold && !pace->stopped && used > pace->wal_rate * 0.7)
 		pace->wal_rate *= factor;
 	pace->calm_s = factor < 1 || pace->stopped ? 0 : pace->calm_s + seconds;
 	pace->shrinking = factor < 1;
-	if (pace->wal_rate > ceiling)
+	if (pace->wal_rate > t->ceiling)
 	{
-		pace->wal_rate = ceiling;
-		pace->cause = level;
+		pace->wal_rate = t->ceiling;
+		pace->cause = t->level;
 		pace->ramp = false;
 	}
 	if (max_wal_per_second > 0)
@@ -268,77 +327,28 @@ void
 dw_pace_tick(DwPace *pace, int n, const DwReading *readings, double seconds, double max_wal_per_second)
 {
 	bool		was_stopped = pace->stopped;
-	bool		hold = false;
-	bool		budget = false; /* a budget signal is among those that stop */
-	bool		halve = false;
-	double		ceiling = HIGHEST_RATE;
-	double		flow_load = 0;
-	int			flow = -1;
-	int			level = -1;
+	Tick		t = {.ceiling = HIGHEST_RATE,.flow = -1,.level = -1};
 	double		factor;
 
 	pace->stopped = false;
 	pace->ruling = -1;
 	pace->load = 0;
 	for (int i = 0; i < n; i++)
-	{
-		const DwReading *r = &readings[i];
-		double		ahead;
-		double		load;
-		bool		was = pace->stopping[i];
+		weigh(pace, i, &readings[i], seconds, &t);
 
-		if (!r->on)
-		{
-			pace->stopping[i] = false;
-			pace->unread_s[i] = 0;
-			pace->seen[i] = false;
-			continue;
-		}
-		load = judge(pace, i, r, seconds, &ahead, &hold);
-		pace->stopping[i] = load >= 1 || (was && load >= (r->shape == DW_LEVEL ? LOAD_GO_LEVEL : LOAD_GO));
-		if (pace->stopping[i])
-		{
-			pace->stopped = true;
-			budget |= r->budget;
-			halve |= !was && r->known && r->soft > 0;
-		}
-		/* one that stops rules over one that doesn't, whatever their loads */
-		if (load > 0 && (pace->ruling < 0 || pace->stopping[i] > pace->stopping[pace->ruling] ||
-						 (pace->stopping[i] == pace->stopping[pace->ruling] && load > pace->load)))
-		{
-			pace->ruling = i;
-			pace->load = load;
-		}
-		if (r->shape == DW_LEVEL)
-		{
-			double		c = START_RATE * 2 * (1 - Min(load, 1));
-
-			if (r->known && load > LOAD_SOFT && c < ceiling)
-			{
-				ceiling = c;
-				level = i;
-			}
-		}
-		else if (ahead > flow_load)
-		{
-			flow_load = ahead;
-			flow = i;
-		}
-	}
-
-	factor = factor_at(pace, flow_load);
-	if (halve)
+	factor = factor_at(pace, t.flow_load);
+	if (t.halve)
 	{
 		factor = 0.5;
-		if (flow < 0)
-			flow = pace->ruling;
+		if (t.flow < 0)
+			t.flow = pace->ruling;
 	}
 	else if (pace->stopped)
 		factor = 1;				/* it has been halved; what follows is the old rate's doing */
-	set_rate(pace, factor, ceiling, flow, level, hold, seconds, max_wal_per_second);
+	set_rate(pace, factor, &t, seconds, max_wal_per_second);
 
 	pace->stopped_s = pace->stopped && was_stopped ? pace->stopped_s + seconds : 0;
-	pace->let_one = pace->stopped && !budget && pace->stopped_s >= LET_ONE_S;
+	pace->let_one = pace->stopped && !t.budget && pace->stopped_s >= LET_ONE_S;
 	if (pace->let_one)
 		pace->stopped_s = 0;
 }
