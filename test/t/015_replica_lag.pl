@@ -27,30 +27,13 @@ answer($primary, 'CREATE ROLE someone LOGIN');
 my $progress = "FROM dw_progress WHERE migration = 'm'";
 my $held = "coalesce((throttled_by ->> 'replica_lag')::numeric, 0)";
 
-sub rows_done { return answer($primary, "SELECT rows_done $progress") }
-
-# The backfill stands still, because of that standby, for two seconds by its own
-# account; then $before must be true of a row of dw_progress.
+# The backfill stands still because of that standby.
 sub stands_still
 {
 	my ($subject, $test) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_until($primary, "SELECT state = 'throttled' AND throttle_signal = 'replica_lag' AND throttle_subject = '$subject' AND throttle_value >= throttle_limit $progress",
-		"$test: stopped, and says why");
-	my $done = rows_done();
-	my $s = answer($primary, "SELECT $held $progress");
-	wait_until($primary, "SELECT $held > $s + 2 $progress", '... for two seconds more');
-	is(rows_done(), $done, '... in which no row was filled');
-	return $done;
-}
-
-sub goes_on
-{
-	my ($done, $test) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return wait_until($primary, "SELECT rows_done > $done $progress", $test);
+	return is_held($primary, 'm', 'replica_lag', $test, "throttle_subject = '$subject' AND throttle_value >= throttle_limit");
 }
 
 begin_cents($primary, 'm', rate => 400);
@@ -72,7 +55,7 @@ foreach my $what ('walreceiver', 'startup')
 			extra_params => [ '-U', 'someone' ]),
 		'replica_lag|t|t', '... but nobody sees of the standby what pg_stat_replication would not show');
 	kill 'CONT', $pid;
-	goes_on($done, '... and goes on when it does');
+	is_going($primary, 'm', $done, '... and goes on when it does');
 }
 
 # --- gone for a while ---
@@ -85,7 +68,7 @@ is(answer($primary, "SELECT replica_lag -> 0 ->> 'connected' FROM dw_status WHER
 answer($primary, "SELECT pg_terminate_backend(" . worker_pid($primary, 'm') . ')');
 $done = stands_still('standby (gone)', 'with a new worker');
 $standby->start;
-goes_on($done, '... and goes on when it is back');
+is_going($primary, 'm', $done, '... and goes on when it is back');
 
 # --- lagging on purpose ---
 
@@ -93,7 +76,7 @@ $standby->append_conf('postgresql.conf', "recovery_min_apply_delay = '15s'");
 $standby->reload;
 $done = stands_still('standby', 'standby lags');
 answer($primary, q(SELECT dw_set('m', '{"max_replica_lag": 0}')));
-goes_on($done, 'max_replica_lag 0: lag is not watched');
+is_going($primary, 'm', $done, 'max_replica_lag 0: lag is not watched');
 is(answer($primary, "SELECT replica_lag IS NULL FROM dw_status WHERE migration = 'm'"), 't', '... nor shown');
 $standby->append_conf('postgresql.conf', "recovery_min_apply_delay = 0");
 $standby->reload;
@@ -106,7 +89,7 @@ wait_until($primary, "SELECT replica_lag IS NOT NULL FROM dw_status WHERE migrat
 $standby->stop('immediate');
 $done = stands_still('standby (gone)', 'standby gone for good');
 like(answer($primary, "SELECT dw_resume('m')"), qr/was not paused/, 'dw_resume lets go of it');
-goes_on($done, '... and the backfill goes on');
+is_going($primary, 'm', $done, '... and the backfill goes on');
 
 my $most = answer($primary, "SELECT throttled_seconds >= $held AND $held > 12 $progress");
 is($most, 't', 'what lag has cost adds up');

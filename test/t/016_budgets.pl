@@ -38,33 +38,15 @@ archive_mode = on
 archive_command = 'true'
 CONF
 
-my $progress = "FROM dw_progress WHERE migration = '%s'";
+# The backfill stands still, because of a file, slot, table or disk of that name.
+my $stopped = "(throttle_value >= throttle_limit OR throttle_subject ~ 'fails') AND throttle_subject ~ '%s'";
 
-# The backfill stands still, because of that signal and subject.
 sub stands_still
 {
 	my ($m, $signal, $subject, $test) = @_;
-	my $from = sprintf $progress, $m;
-	my $held = "coalesce((throttled_by ->> '$signal')::numeric, 0)";
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_until($node, "SELECT state = 'throttled' AND throttle_signal = '$signal' AND throttle_subject ~ '$subject'
-   AND (throttle_value >= throttle_limit OR throttle_subject ~ 'fails') $from", "$test: stopped, and says why")
-	  or diag(answer($node, "SELECT * $from"));
-	my $s = answer($node, "SELECT $held $from");
-	wait_until($node, "SELECT $held > $s + 1 $from", '... for a second more');
-	my $done = answer($node, "SELECT rows_done $from");
-	wait_until($node, "SELECT $held > $s + 3 $from", '... for two seconds more');
-	is(answer($node, "SELECT rows_done $from"), $done, '... in which no row was filled');
-	return $done;
-}
-
-sub goes_on
-{
-	my ($m, $done, $test) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return wait_until($node, "SELECT rows_done > $done " . sprintf($progress, $m), $test);
+	return is_held($node, $m, $signal, $test, sprintf $stopped, $subject);
 }
 
 sub finish
@@ -92,7 +74,7 @@ $node->append_conf('postgresql.conf', "archive_command = 'true'");
 $node->reload;
 # the archiver looks again when there is another file
 answer($node, 'CREATE TABLE something (i int); SELECT pg_switch_wal()');
-goes_on('a', $done, '... and goes on when it succeeds');
+is_going($node, 'a', $done, '... and goes on when it succeeds');
 
 # many files, and nothing that fails: an archive that is slow
 $node->append_conf('postgresql.conf', "archive_command = 'while test -e $slow; do sleep 0.1; done'");
@@ -102,7 +84,7 @@ answer($node, "INSERT INTO something VALUES ($_); SELECT pg_switch_wal()") forea
 $done = stands_still('a', 'archive', '^files waiting', 'archive is slow');
 is(answer($node, "SELECT throttle_limit, throttle_value BETWEEN 42 AND 60 FROM dw_progress WHERE migration = 'a'"), '42|t', '... with value and limit');
 unlink "$slow";
-goes_on('a', $done, '... and goes on when it has caught up');
+is_going($node, 'a', $done, '... and goes on when it has caught up');
 
 # --- slots ---
 
@@ -112,7 +94,7 @@ answer($node, "INSERT INTO something VALUES ($_); SELECT pg_switch_wal()") forea
 $done = stands_still('a', 'slot_retention', '^idle$', 'a slot at max_slot_retention');
 is(answer($node, "SELECT throttle_limit FROM dw_progress WHERE migration = 'a'"), 20 * 1024 * 1024, '... says the limit');
 answer($node, q(SELECT dw_set('a', '{"max_slot_retention": "1GB"}')));
-goes_on('a', $done, '... a higher limit lets it go on');
+is_going($node, 'a', $done, '... a higher limit lets it go on');
 $node->append_conf('postgresql.conf', "max_slot_wal_keep_size = '160MB'");
 $node->reload;
 answer($node, 'INSERT INTO something VALUES (1); SELECT pg_switch_wal()')
@@ -121,7 +103,7 @@ $done = stands_still('a', 'slot_retention', '^idle$', 'a slot near max_slot_wal_
 is(answer($node, "SELECT throttle_limit, (SELECT wal_status FROM pg_replication_slots) IN ('reserved', 'extended') FROM dw_progress WHERE migration = 'a'"),
 	0.8 * 160 * 1024 * 1024 . '|t', '... before it is lost');
 answer($node, "SELECT pg_drop_replication_slot('idle')");
-goes_on('a', $done, '... and goes on when it is dropped');
+is_going($node, 'a', $done, '... and goes on when it is dropped');
 finish('a', 't');
 
 # --- an old snapshot ---
@@ -138,7 +120,7 @@ begin_cents($node, 'o', table => 'o', rate => 200);
 $done = stands_still('o', 'dead_rows', '^o$', 'dead rows that a snapshot keeps');
 $old->quit;
 answer($node, 'VACUUM o');
-goes_on('o', $done, '... and goes on when they are gone');
+is_going($node, 'o', $done, '... and goes on when they are gone');
 finish('o', 'o');
 
 # --- disk ---
@@ -157,14 +139,14 @@ SKIP:
 	$done = stands_still('d', 'disk', '^tablespace small$', 'a disk that is nearly full');
 	is(answer($node, "SELECT throttle_limit, throttle_value BETWEEN 95 AND 100 FROM dw_progress WHERE migration = 'd'"), '95|t', '... with value and limit');
 	unlink "$small/filler";
-	goes_on('d', $done, '... and goes on when there is room');
+	is_going($node, 'd', $done, '... and goes on when there is room');
 
 	# only an index is there
 	answer($node, 'ALTER TABLE d SET TABLESPACE pg_default; ALTER INDEX d_pkey SET TABLESPACE small');
 	system("head -c 63M /dev/zero > '$small/filler'");
 	$done = stands_still('d', 'disk', '^tablespace small$', 'a full disk that only an index is on');
 	unlink "$small/filler";
-	goes_on('d', $done, '... and goes on when there is room');
+	is_going($node, 'd', $done, '... and goes on when there is room');
 	finish('d', 'd');
 }
 

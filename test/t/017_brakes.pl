@@ -20,30 +20,6 @@ sub set
 	return answer($node, "SELECT dw_set('m', '$options')");
 }
 
-sub stands_still
-{
-	my ($signal, $test) = @_;
-	my $held = "coalesce((throttled_by ->> '$signal')::numeric, 0)";
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_until($node, "SELECT state = 'throttled' AND throttle_signal = '$signal' $from", "$test: stopped, and says why")
-	  or diag(answer($node, "SELECT * $from"));
-	my $s = answer($node, "SELECT $held $from");
-	wait_until($node, "SELECT $held > $s + 1 $from", '... for a second more');
-	my $done = answer($node, "SELECT rows_done $from");
-	wait_until($node, "SELECT $held > $s + 3 $from", '... for two seconds more');
-	is(answer($node, "SELECT rows_done $from"), $done, '... in which no row was filled');
-	return $done;
-}
-
-sub goes_on
-{
-	my ($done, $test) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return wait_until($node, "SELECT rows_done > $done $from", $test);
-}
-
 # a window that is closed now and for the next hours, and one that is open
 my $closed = answer($node, "SELECT to_char(now() AT TIME ZONE 'Asia/Kolkata' + interval '3 hours', 'HH24:MI') || '-' || to_char(now() AT TIME ZONE 'Asia/Kolkata' + interval '4 hours', 'HH24:MI') || ' Asia/Kolkata'");
 my $open = answer($node, "SELECT to_char(now() AT TIME ZONE 'Asia/Kolkata' - interval '3 hours', 'HH24:MI') || '-' || to_char(now() AT TIME ZONE 'Asia/Kolkata' + interval '4 hours', 'HH24:MI') || ' Asia/Kolkata'");
@@ -55,19 +31,19 @@ $node->reload;
 make_table($node, $rows);
 answer($node, 'ANALYZE t');
 begin_cents($node, 'm', rate => 300);
-my $done = stands_still('window', 'a window of the settings that is closed');
+my $done = is_held($node, 'm', 'window', 'a window of the settings that is closed');
 is($done, 0, '... and nothing at all was done');
 is(answer($node, "SELECT throttle_subject, throttle_value BETWEEN 2.8 * 3600 AND 3 * 3600 $from"), "$closed|t", '... says when it opens');
 is(answer($node, "SELECT state, state_reason ~ '^window', pending_rows, pending_age > '3 s' AND pending_age < '10 min' FROM dw_status WHERE migration = 'm'"),
 	"throttled|t|$rows|t", 'dw_status says what is not mirrored yet, and since when');
 set(qq({"window": "$open"}));
-goes_on($done, 'an open one goes on');
+is_going($node, 'm', $done, 'an open one goes on');
 set(qq({"window": "$closed"}));
-$done = stands_still('window', 'closed while it runs');
+$done = is_held($node, 'm', 'window', 'closed while it runs');
 $node->append_conf('postgresql.conf', "pg_dualwrite.window = ''");
 $node->reload;
 set('{"window": null}');
-goes_on($done, 'no window');
+is_going($node, 'm', $done, 'no window');
 $node->append_conf('postgresql.conf', "pg_dualwrite.window = 'tomorrow'");
 $node->reload;
 is($node->safe_psql('postgres', "SET client_min_messages = error; LOAD 'pg_dualwrite'; SELECT current_setting('pg_dualwrite.window')"), '', 'a bad window in the settings is no window');
@@ -107,22 +83,22 @@ CREATE FUNCTION broken() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPT
 SQL
 set('{"throttle_query": "SELECT boole FROM public.load"}');
 $done = answer($node, "SELECT rows_done $from");
-goes_on($done, 'a query that says false');
+is_going($node, 'm', $done, 'a query that says false');
 answer($node, 'UPDATE load SET boole = true');
-$done = stands_still('throttle_query', 'one that says true');
+$done = is_held($node, 'm', 'throttle_query', 'one that says true');
 is(answer($node, "SELECT throttle_value, throttle_limit $from"), '1|1', '... with value and limit');
 set('{"throttle_query": "SELECT number FROM public.load"}');
-goes_on($done, 'a number that is low');
+is_going($node, 'm', $done, 'a number that is low');
 answer($node, 'UPDATE load SET number = 3.5');
-$done = stands_still('throttle_query', 'one that is high');
+$done = is_held($node, 'm', 'throttle_query', 'one that is high');
 is(answer($node, "SELECT throttle_value, throttle_limit $from"), '3.5|1', '... with value and limit');
 set('{"throttle_query": "SELECT public.try()"}');
-goes_on($done, 'a query that would write, become somebody else, or leave a setting behind');
+is_going($node, 'm', $done, 'a query that would write, become somebody else, or leave a setting behind');
 is(answer($node, 'SELECT count(*) FROM log'), 0, '... has not written');
 
 # unreadable: fifteen seconds, then it stops, and says why to the owner
 set('{"throttle_query": "SELECT public.broken()"}');
-$done = stands_still('throttle_query', 'a query that fails');
+$done = is_held($node, 'm', 'throttle_query', 'a query that fails');
 is(answer($node, "SELECT throttle_subject, throttle_value IS NULL $from"), "can't be read: the owner knows why|t", '... with its error');
 is(answer($node, "CREATE ROLE someone LOGIN; SET ROLE someone; SELECT throttle_signal, throttle_subject IS NULL $from"), 'throttle_query|t', '... which is for the owner');
 set('{"throttle_query": "SELECT public.slow()"}');
@@ -130,7 +106,7 @@ wait_until($node, "SELECT throttle_subject LIKE '%statement timeout' $from", 'on
 set('{"throttle_query": "SELECT true WHERE false"}');
 wait_until($node, "SELECT throttle_subject LIKE '%gave no value' $from", 'one that gives nothing');
 set('{"throttle_query": null}');
-goes_on($done, 'none');
+is_going($node, 'm', $done, 'none');
 
 # --- WAL ---
 

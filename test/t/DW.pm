@@ -20,7 +20,7 @@ use Test::More;
 
 our @EXPORT = qw(
   dw_node make_table begin_cents begin_sql sql_ok sql_fails answer status_is
-  wait_until wait_ready wait_middle full_speed workers worker_pid
+  wait_until wait_ready wait_middle full_speed is_held is_going workers worker_pid
   check_cents check_log crashed crash_noise
   start_writers stop_writers compare_writers);
 
@@ -184,6 +184,34 @@ sub full_speed
 {
 	my ($node, $m, $db) = @_;
 	return answer($node, "SELECT dw_set('$m', '{\"max_rows_per_second\": null}')", $db);
+}
+
+# The backfill stands still for two seconds by its own account, because of that
+# signal; $and: what else holds in dw_progress.  Returns how many rows are done.
+sub is_held
+{
+	my ($node, $m, $signal, $test, $and) = @_;
+	my $from = "FROM dw_progress WHERE migration = '$m'";
+	my $held = "coalesce((throttled_by ->> '$signal')::numeric, 0)";
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	wait_until($node, "SELECT state = 'throttled' AND throttle_signal = '$signal'" . (defined $and ? " AND $and" : '') . " $from", "$test: stopped, and says why")
+	  or diag(answer($node, "SELECT * $from"));
+	my $s = answer($node, "SELECT $held $from");
+	wait_until($node, "SELECT $held > $s + 1 $from", '... for a second more');
+	my $done = answer($node, "SELECT rows_done $from");
+	wait_until($node, "SELECT $held > $s + 3 $from", '... for two seconds more');
+	is(answer($node, "SELECT rows_done $from"), $done, '... in which no row was filled');
+	return $done;
+}
+
+# More rows are done than $done.
+sub is_going
+{
+	my ($node, $m, $done, $test) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return wait_until($node, "SELECT rows_done > $done FROM dw_progress WHERE migration = '$m'", $test);
 }
 
 # Number of worker processes, of all databases.
