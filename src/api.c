@@ -173,6 +173,21 @@ dw_verb_name(FunctionCallInfo fcinfo, const char *verb)
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
 
+DwPhase
+dw_phase_arg(FunctionCallInfo fcinfo)
+{
+	char	   *phase = PG_ARGISNULL(1) ? "ready" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	int			value = dw_enum_value(dw_phase_names, phase);
+
+	if (value < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown phase \"%s\"", phase),
+				 errdetail("A migration goes through the phases in a fixed order."),
+				 errhint("Phases are backfilling, building, verifying, ready, switched, finalized, aborted.")));
+	return value;
+}
+
 void
 dw_notice_lock(const char *mode)
 {
@@ -212,18 +227,11 @@ Datum
 dw_require(PG_FUNCTION_ARGS)
 {
 	char	   *name = dw_verb_name(fcinfo, "dw_require");
-	char	   *phase = PG_ARGISNULL(1) ? "ready" : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	int			want = dw_enum_value(dw_phase_names, phase);
-	DwMigration *m;
+	DwPhase		want = dw_phase_arg(fcinfo);
+	const char *phase = dw_enum_name(dw_phase_names, want);
+	DwMigration *m = dw_migration_find(name, false);
 
-	if (want < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown phase \"%s\"", phase),
-				 errdetail("A migration goes through the phases in a fixed order."),
-				 errhint("Phases are backfilling, building, verifying, ready, switched, finalized, aborted.")));
-	m = dw_migration_find(name, false);
-	if ((int) m->phase < want || (m->phase == DW_ABORTED && want != DW_ABORTED))
+	if (m->phase < want || (m->phase == DW_ABORTED && want != DW_ABORTED))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is %s, not %s%s", m->name, dw_enum_name(dw_phase_names, m->phase), m->phase >= DW_FINALIZED ? "" : "yet ", phase),

@@ -40,6 +40,9 @@ extern void dw_check_may_flip(DwMigration *m, const char *verb, bool unconvertib
 /* The first argument, the name of a migration; raises 22004 where it is null. */
 extern char *dw_verb_name(FunctionCallInfo fcinfo, const char *verb);
 
+/* The second one, a phase, ready where it is null; raises 22023 where it is none. */
+extern DwPhase dw_phase_arg(FunctionCallInfo fcinfo);
+
 /*
  * Start of a verb: checks as above, locks the name in short tries, and reads
  * the migration.

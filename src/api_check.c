@@ -497,18 +497,12 @@ dw_wait(PG_FUNCTION_ARGS)
 {
 	MemoryContext keep = CurrentMemoryContext;
 	char	   *name = dw_verb_name(fcinfo, "dw_wait");
-	char	   *phase = PG_ARGISNULL(1) ? "ready" : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	int			want = dw_enum_value(dw_phase_names, phase);
+	DwPhase		want = dw_phase_arg(fcinfo);
+	const char *phase = dw_enum_name(dw_phase_names, want);
 	TimestampTz deadline = 0;
 	TimestampTz told = GetCurrentTimestamp();
 	MemoryContext turn;
 
-	if (want < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown phase \"%s\"", phase),
-				 errdetail("A migration goes through the phases in a fixed order."),
-				 errhint("Phases are backfilling, building, verifying, ready, switched, finalized, aborted.")));
 	check_not_atomic(fcinfo, "dw_wait", "Waiting with an open transaction would hold back VACUUM and block whoever waits for it.");
 	if (!PG_ARGISNULL(2))
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(2)));
@@ -521,7 +515,7 @@ dw_wait(PG_FUNCTION_ARGS)
 		MemoryContextReset(turn);
 		MemoryContextSwitchTo(turn);
 		m = dw_migration_find(name, false);
-		if (reached(m, (DwPhase) want, phase))
+		if (reached(m, want, phase))
 			break;
 		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
 			ereport(ERROR,
