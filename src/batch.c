@@ -204,7 +204,7 @@ quota(const PageLook *look, int left, const DwRange *range, int i, DwBatch *batc
  * computed.
  */
 static int
-collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples, DwBatch *batch, bool *starved)
+collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples, DwBatch *batch, bool *starved, bool *ended)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, range->start + i, RBM_NORMAL, NULL);
@@ -213,8 +213,11 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 	OffsetNumber off;
 	HeapTupleData tup;
 	PageLook	look;
+	OffsetNumber alone = InvalidOffsetNumber;
 	int			n = 0;
 
+	if (ItemPointerIsValid(&batch->alone) && ItemPointerGetBlockNumber(&batch->alone) == range->start + i)
+		alone = ItemPointerGetOffsetNumber(&batch->alone);
 	dw_prune(rel, buf);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buf);
@@ -237,6 +240,11 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 		tup.t_data = (HeapTupleHeader) PageGetItem(page, lp);
 		tup.t_len = ItemIdGetLength(lp);
 		ItemPointerSetOffsetNumber(&tup.t_self, off);
+		if (off == alone && n + batch->written > 0)
+		{
+			*ended = n == 0;	/* else at the next visit */
+			break;
+		}
 		if (!rule->cfg.heal && dw_rule_age(rule, tup.t_data) == DW_AGE_AFTER)
 			continue;
 		if (!HeapTupleSatisfiesVisibility(&tup, snapshot, buf))
@@ -265,6 +273,8 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 		Verdict		verdict;
 		DwOutcome	outcome = DW_STORE_UNCHANGED;
 
+		if (batch->at)
+			*batch->at = tup->t_self;
 		dw_rule_reset(rule);
 		ExecStoreHeapTuple(tup, slot, false);
 		verdict = fill_verdict(rule, tup, slot);
@@ -323,6 +333,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 	{
 		int			room = batch->max_rows - batch->written - batch->failed;
 		bool		wait = false;
+		bool		ended = false;	/* the next row is to be the first of a batch */
 		instr_time	now;
 
 		CHECK_FOR_INTERRUPTS();
@@ -340,7 +351,9 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 					break;
 				unchecked = 0;
 			}
-			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &wait);
+			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &wait, &ended);
+			if (ended)
+				break;
 			unchecked += 1 + n;
 			fill_rows(rule, others, rel, writer, slot, tuples, n, range, batch);
 			starved = wait ? starved + 1 : 0;

@@ -49,6 +49,8 @@ typedef struct DwBatch
 	double		max_ms;			/* in: time to take at most */
 	bool		careful;		/* in: every row in a subtransaction of its own */
 	bool		plain;			/* in: don't wait for dead versions to be pruned */
+	ItemPointerData alone;		/* in: a row that takes long: no other row is locked before it; all zero: none */
+	ItemPointer at;				/* in: where the row at hand is told, or NULL */
 	bool		starved;		/* nothing to do before dead versions can be pruned */
 	bool		waited;			/* one of them was waited for in vain: the batch is over */
 	int			written;

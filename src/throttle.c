@@ -16,9 +16,11 @@
  *
  * Row locks.  A batch ends by itself after batch_time, but one row may take
  * longer: a slow expression, a disk that stalls.  The rows before it in the
- * batch are locked meanwhile, so after half a second a timer cancels the
- * statement, and what follows is a batch of one row, which is not cancelled.
- * The handler only sets flags.
+ * batch are locked meanwhile, so when the first of them has been for half a
+ * second, a timer cancels the statement.  What follows is a batch of one row,
+ * which is not cancelled; and when it is the slow row's turn again, it is the
+ * first of its batch, so that nothing is locked while it is computed.  The
+ * handler, which looks every tenth of a second, only sets flags.
  */
 #include "postgres.h"
 
@@ -30,6 +32,7 @@
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "throttle.h"
 #include "work.h"
@@ -42,6 +45,7 @@
 
 /* row locks are held no longer, if that can be helped */
 #define GUARD_MS 500
+#define GUARD_LOOK_MS 100
 
 /* somebody who waits for a shorter batch than this won't notice */
 #define BLOCKED_MS 20.0
@@ -59,6 +63,7 @@ StaticAssertDecl(HELD_KINDS == lengthof(((DwThrottle *) NULL)->held_ms), "one su
 
 /* the batch that the timer looks after; its handler sees nothing else */
 static const volatile int *volatile guarded_rows = NULL;
+static volatile int guard_looks = 0;	/* at which rows were locked */
 static volatile sig_atomic_t cancelled = false;
 static TimeoutId guard_timeout = MAX_TIMEOUTS;
 
@@ -291,7 +296,7 @@ dw_throttle_batch(DwWorker *w, int rows, double ms)
 static void
 guard_handler(void)
 {
-	if (guarded_rows == NULL || *guarded_rows == 0)
+	if (guarded_rows == NULL || *guarded_rows == 0 || cancelled || ++guard_looks * GUARD_LOOK_MS < GUARD_MS)
 		return;
 	cancelled = true;
 	QueryCancelPending = true;
@@ -305,8 +310,9 @@ dw_throttle_guard(DwWorker *w, const int *rows)
 	if (guard_timeout == MAX_TIMEOUTS)
 		guard_timeout = RegisterTimeout(USER_TIMEOUT, guard_handler);
 	cancelled = false;
+	guard_looks = 0;
 	guarded_rows = rows;
-	enable_timeout_after(guard_timeout, GUARD_MS);
+	enable_timeout_every(guard_timeout, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), GUARD_LOOK_MS), GUARD_LOOK_MS);
 }
 
 static void

@@ -39,6 +39,8 @@ typedef struct DwWorker
 	DwThrottle	throttle;
 	bool		careful;		/* the next batch takes its rows one by one */
 	int			careful_left;
+	ItemPointerData at;			/* row that a batch works on, or worked on when it ended by an error */
+	ItemPointerData alone;		/* one that took so long that its batch was cut short */
 	int			slot;			/* 0: the worker of the migration; else one that only helps it fill */
 	int			member;			/* index of the member that is worked on */
 	int			part;			/* of its backfill, locked by us: DW_NO_PART, DW_REVISIT */

@@ -254,7 +254,7 @@ fill_batch(DwWorker *w, DwMember *b, Relation rel)
 {
 	DwProgress *p = &w->progress;
 	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.careful = w->careful,
-	.plain = w->plain || w->part == DW_REVISIT};
+	.plain = w->plain || w->part == DW_REVISIT,.alone = w->alone,.at = &w->at};
 	uint64		wal = pgWalUsage.wal_bytes;
 	instr_time	start;
 

@@ -247,7 +247,7 @@ after_error(DwWorker *w, ErrorData *error)
 		return;
 	}
 	if (ours)
-		;						/* a smaller batch at once */
+		w->alone = w->at;		/* a smaller batch at once, and this row without others */
 	else if (w->vacuuming)
 		;						/* it can do without */
 	else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
