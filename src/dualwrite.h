@@ -28,6 +28,8 @@
 #define DW_LOCK_NAME 209		/* transaction lock of a verb, by name */
 #define DW_LOCK_PASS 210		/* session lock of a pass in chunks over a migration */
 #define DW_LOCK_PART 212			/* session lock of a part of a backfill, by member */
+#define DW_LOCK_STARTING 213	/* session lock of a worker that has no migration yet, by pid */
+#define DW_LOCK_START 214		/* while a worker is started */
 #define DW_LOCK_FAULT 211		/* while a fault is counted */
 
 /* in the order in which a migration goes through them */

@@ -63,7 +63,7 @@ dw_table_lockers(Oid relid, bool readers, int max, int *pids)
 int
 dw_worker_count(void)
 {
-	return DW_OWN_INT("SELECT count(DISTINCT l.pid) FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = $1 AND l.granted"
+	return DW_OWN_INT("SELECT count(DISTINCT l.pid) FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid IN ($1, $2) AND l.granted"
 					  " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())",
-					  DW_INT4(DW_LOCK_WORKER));
+					  DW_INT4(DW_LOCK_WORKER), DW_INT4(DW_LOCK_STARTING));
 }

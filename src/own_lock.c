@@ -126,6 +126,15 @@ dw_brief_lock(int kind, int key)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+bool
+dw_brief_try(int kind, int key)
+{
+	LOCKTAG		tag;
+
+	dw_own_tag(&tag, kind, key, 0);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
 void
 dw_brief_unlock(int kind, int key)
 {

@@ -17,8 +17,9 @@ extern void dw_own_tag(LOCKTAG *tag, int kind, uint32 key, uint32 piece);
 extern void dw_keep_locks_init(void);
 extern void dw_keep_locks(void);
 
-/* A lock for an instant; an abort gives it back, too. */
+/* A lock for an instant; an abort gives it back, too.  dw_brief_try doesn't wait. */
 extern void dw_brief_lock(int kind, int key);
+extern bool dw_brief_try(int kind, int key);
 extern void dw_brief_unlock(int kind, int key);
 
 /*

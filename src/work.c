@@ -181,7 +181,24 @@ dw_work_report(DwWorker *w, const char *state, const char *reason, const char *s
 
 /* ---- knowing the migration ---- */
 
-/* Reads the migration; false if it is gone. */
+/*
+ * Is it the migration that we began with?  After DROP and CREATE EXTENSION
+ * another one may have its number; and what we know, and what the owner's code
+ * has left in this session, is nothing for another owner's.
+ */
+static bool
+same_migration(DwWorker *w, const DwMigration *m)
+{
+	Oid			home = get_relname_relid("migration", get_namespace_oid(DW_SCHEMA, false));
+
+	if (!OidIsValid(w->home))
+	{
+		w->home = home;
+		w->owner = m->owner;
+	}
+	return w->home == home && w->owner == m->owner;
+}
+
 bool
 dw_work_read(DwWorker *w)
 {
@@ -201,11 +218,13 @@ dw_work_read(DwWorker *w)
 	old = MemoryContextSwitchTo(w->cxt);
 	stamp = dw_migration_stamp(w->migration_id);
 	m = dw_migration_get(w->migration_id);
+	if (m && !same_migration(w, m))
+		m = NULL;
 	if (m)
 		dw_options_read(m->options, &w->options);
 	MemoryContextSwitchTo(old);
 	w->m = m;
-	w->stamp = stamp;
+	w->stamp = m ? stamp : NULL;
 	return m != NULL;
 }
 

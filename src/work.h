@@ -31,6 +31,8 @@
 typedef struct DwWorker
 {
 	int			migration_id;
+	Oid			home;			/* the table that has it, and ... */
+	Oid			owner;			/* ... whose it is, when it was first read */
 	DwMigration *m;				/* as last read; in cxt */
 	char	   *stamp;			/* ... and what tells that it has changed */
 	DwOptions	options;
@@ -102,7 +104,7 @@ extern double dw_ms_since(instr_time then);
 extern void dw_work_report(DwWorker *w, const char *state, const char *reason, const char *signal, double value, double limit);
 
 
-/* Reads the migration, inside a step; false if it is gone. */
+/* Reads the migration, inside a step; false if it is gone, or is another one by now, or somebody else's. */
 extern bool dw_work_read(DwWorker *w);
 
 /* Is it as it was when read?  Asked inside a step, under the table's lock. */

@@ -42,6 +42,7 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -62,6 +63,9 @@
 #include "work.h"
 #include "worker.h"
 
+/* a worker that is started is waited for this often, 2 ms each */
+#define START_TURNS 1000
+
 /* idle this long, the worker goes */
 #define IDLE_MS 5000
 
@@ -78,13 +82,21 @@ StaticAssertDecl(sizeof(WorkerArgs) <= BGW_EXTRALEN, "worker arguments are too l
 
 static bool connected = false;
 
+/* a worker that this transaction has asked for */
+typedef struct Launched
+{
+	int			migration_id;
+	BackgroundWorkerHandle *handle;
+} Launched;
+
 /* see launched_here() */
 static List *launched = NIL;
 static LocalTransactionId launched_lxid = InvalidLocalTransactionId;
 
 /* ---- starting ---- */
 
-static bool
+/* NULL: no slot is free */
+static BackgroundWorkerHandle *
 launch(const WorkerArgs *args, const char *name)
 {
 	BackgroundWorker worker;
@@ -100,45 +112,98 @@ launch(const WorkerArgs *args, const char *name)
 	strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
 	strlcpy(worker.bgw_type, "pg_dualwrite worker", sizeof(worker.bgw_type));
 	memcpy(worker.bgw_extra, args, sizeof(*args));
-	return RegisterDynamicBackgroundWorker(&worker, &handle);
+	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
 }
 
 /*
- * Migrations whose workers this transaction has asked for.  These wait for its
- * end before they take their lock, so nobody else knows of them, and there must
- * neither be more of them than there may be workers, nor two for one migration.
- * In TopTransactionContext; with lxid, tells a list of a transaction that is over.
+ * Is a worker for it on its way that this transaction has asked for?  Such a
+ * one waits for the transaction's end before it takes the migration's lock, and
+ * there must not be two.  In TopTransactionContext; with lxid, tells a list of
+ * a transaction that is over.  *unseen: those that don't yet hold
+ * DW_LOCK_STARTING, which tells all others of them.
  */
-static List *
-launched_here(void)
+static bool
+launched_here(int migration_id, int *unseen)
 {
+	bool		found = false;
+	ListCell   *lc;
+
 	if (launched_lxid != dw_lxid())
 	{
 		launched = NIL;
 		launched_lxid = dw_lxid();
 	}
-	return launched;
+	*unseen = 0;
+	foreach(lc, launched)
+	{
+		Launched   *l = lfirst(lc);
+		pid_t		pid;
+		BgwHandleStatus status = GetBackgroundWorkerPid(l->handle, &pid);
+
+		found |= l->migration_id == migration_id;
+		if (status == BGWH_NOT_YET_STARTED || (status == BGWH_STARTED && !dw_session_locked(DW_LOCK_STARTING, pid)))
+			(*unseen)++;
+	}
+	return found;
+}
+
+/*
+ * Until it has its migration, or has found another one, or has gone: whoever
+ * asks in a loop must not get one at each turn.
+ */
+static void
+wait_for_start(BackgroundWorkerHandle *handle, int migration_id)
+{
+	bool		starting = false;
+
+	for (int i = 0; i < START_TURNS && !dw_worker_running(migration_id); i++)
+	{
+		pid_t		pid;
+		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
+
+		if (status == BGWH_STOPPED || status == BGWH_POSTMASTER_DIED)
+			break;
+		if (status == BGWH_STARTED && dw_session_locked(DW_LOCK_STARTING, pid))
+			starting = true;
+		else if (starting)
+			break;
+		dw_sleep(2);
+	}
+}
+
+static bool
+launch_for(int migration_id, TransactionId xid)
+{
+	WorkerArgs	args = {MyDatabaseId, migration_id, xid};
+	BackgroundWorkerHandle *handle;
+	MemoryContext old;
+	int			unseen;
+
+	if (launched_here(migration_id, &unseen))
+		return true;
+	if (!dw_worker_running(migration_id) && dw_worker_count() + unseen >= dw_max_workers)
+		return false;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	handle = launch(&args, psprintf("pg_dualwrite worker (migration %d)", migration_id));
+	if (handle && TransactionIdIsValid(xid))
+	{
+		Launched   *l = palloc(sizeof(Launched));
+
+		l->migration_id = migration_id;
+		l->handle = handle;
+		launched = lappend(launched, l);
+	}
+	MemoryContextSwitchTo(old);
+
+	if (handle && !TransactionIdIsValid(xid))
+		wait_for_start(handle, migration_id);
+	return handle != NULL;
 }
 
 bool
 dw_worker_launch(int migration_id)
 {
-	WorkerArgs	args = {MyDatabaseId, migration_id, GetTopTransactionIdIfAny()};
-	MemoryContext old;
-
-	if (list_member_int(launched_here(), migration_id))
-		return true;
-	if (!dw_worker_running(migration_id) && dw_worker_count() + list_length(launched) >= dw_max_workers)
-		return false;
-	if (!launch(&args, psprintf("pg_dualwrite worker (migration %d)", migration_id)))
-		return false;
-	if (TransactionIdIsValid(args.xid))
-	{
-		old = MemoryContextSwitchTo(TopTransactionContext);
-		launched = lappend_int(launched, migration_id);
-		MemoryContextSwitchTo(old);
-	}
-	return true;
+	return launch_for(migration_id, GetTopTransactionIdIfAny());
 }
 
 bool
@@ -148,7 +213,7 @@ dw_worker_launch_helper(int migration_id, int slot)
 
 	if (dw_worker_count() >= dw_max_workers)
 		return false;
-	return launch(&args, psprintf("pg_dualwrite worker (migration %d, helper %d)", migration_id, slot));
+	return launch(&args, psprintf("pg_dualwrite worker (migration %d, helper %d)", migration_id, slot)) != NULL;
 }
 
 bool
@@ -156,7 +221,7 @@ dw_worker_launch_database(Oid database)
 {
 	WorkerArgs	args = {database, 0, InvalidTransactionId};
 
-	return launch(&args, "pg_dualwrite worker");
+	return launch(&args, "pg_dualwrite worker") != NULL;
 }
 
 bool
@@ -172,17 +237,28 @@ dw_workers_start(int *refused)
 	ListCell   *lc;
 
 	*refused = 0;
+
+	/*
+	 * Anybody may call this.  So one caller at a time starts workers, and a
+	 * transaction of somebody else than the owner is nothing to wait for: it
+	 * might stay open.
+	 */
+	if (!dw_brief_try(DW_LOCK_START, 0))
+		return 0;
 	foreach(lc, dw_migration_ids())
 	{
 		DwMigration *m = dw_migration_get(lfirst_int(lc));
+		bool		own = m && has_privs_of_role(GetUserId(), m->owner);
+		int			unseen;
 
-		if (m == NULL || dw_work_due(m, NULL) == DW_WORK_NONE || dw_worker_running(m->id) || list_member_int(launched_here(), m->id))
+		if (m == NULL || dw_work_due(m, NULL) == DW_WORK_NONE || dw_worker_running(m->id) || launched_here(m->id, &unseen))
 			continue;
-		if (dw_worker_launch(m->id))
+		if (launch_for(m->id, own ? GetTopTransactionIdIfAny() : InvalidTransactionId))
 			started++;
 		else
 			(*refused)++;
 	}
+	dw_brief_unlock(DW_LOCK_START, 0);
 	return started;
 }
 
@@ -544,6 +620,10 @@ dw_worker_main(Datum arg)
 	pgstat_report_appname("pg_dualwrite");
 	pgstat_report_activity(STATE_RUNNING, "pg_dualwrite: starting");
 
+	/* until we have a migration; the launcher's have nothing to do as a rule, and go at once */
+	if (args.migration_id > 0)
+		(void) dw_session_lock(DW_LOCK_STARTING, MyProcPid, false);
+
 	/* the transaction that asked for us has to end first, one way or the other */
 	if (TransactionIdIsValid(args.xid))
 	{
@@ -554,11 +634,16 @@ dw_worker_main(Datum arg)
 	if (args.slot > 0)
 	{
 		if (dw_piece_lock(DW_LOCK_WORKER, args.migration_id, args.slot))
+		{
+			dw_session_unlock(DW_LOCK_STARTING, MyProcPid);
 			work_on(args.migration_id, args.slot);
+		}
 		proc_exit(0);
 	}
 	while ((id = find_work(args.migration_id)) != 0)
 	{
+		if (dw_session_lock_kept(DW_LOCK_STARTING, MyProcPid))
+			dw_session_unlock(DW_LOCK_STARTING, MyProcPid);
 		work_on(id, 0);
 		dw_session_unlock(DW_LOCK_WORKER, id);
 		discard_session();
