@@ -10,7 +10,6 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "fmgr.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 

@@ -10,11 +10,9 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "fmgr.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 
 #include "api.h"
 #include "attach.h"

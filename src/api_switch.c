@@ -9,7 +9,6 @@
 
 #include "catalog/pg_inherits.h"
 #include "fmgr.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 
 #include "api.h"

@@ -111,7 +111,7 @@ extern char *dw_home(void);
 
 /* active migration of that name, else the latest ended one; NULL if none and missing_ok, else 42704 */
 extern DwMigration *dw_migration_find(const char *name, bool missing_ok);
-extern void dw_migration_unknown(const char *name) pg_attribute_noreturn();	/* raises 42704 */
+extern void dw_migration_unknown(const char *name); /* raises 42704 */
 extern DwMigration *dw_migration_get(int id);	/* NULL if none */
 
 /* Phase and epoch only, without SPI; false if there is none. */

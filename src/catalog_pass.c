@@ -8,8 +8,6 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
-
 #include "catalog_internal.h"
 #include "run.h"
 

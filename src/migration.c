@@ -16,12 +16,9 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -310,8 +307,9 @@ dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals *t)
 
 /* ---- on the spot ---- */
 
-bool
-dw_is_small(const DwMigration *m)
+/* Are all tables of the migration small enough to be dealt with on the spot? */
+static bool
+is_small(const DwMigration *m)
 {
 	int64		bytes = 0;
 	ListCell   *lc;
@@ -366,8 +364,9 @@ fill_batch_now(DwRule *rule, Relation rel, DwRange *range)
 	}
 }
 
-void
-dw_fill_now(DwMigration *m)
+/* Fills all members in this transaction, as the tables' owners. */
+static void
+fill_now(DwMigration *m)
 {
 	ListCell   *lc;
 
@@ -483,7 +482,7 @@ void
 dw_work_now(DwMigration *m)
 {
 	DwWork		work;
-	bool		small = dw_is_small(m);	/* asked once: the fill makes it grow */
+	bool		small = is_small(m);	/* asked once: the fill makes it grow */
 
 	for (int i = 0; small && i < 6; i++)
 	{
@@ -494,7 +493,7 @@ dw_work_now(DwMigration *m)
 			break;
 		if (work == DW_WORK_FILL)
 		{
-			dw_fill_now(fresh);
+			fill_now(fresh);
 			if (skipped_any(fresh))
 				break;			/* row locks don't conflict with the table's: the worker comes back to them */
 			dw_filled(fresh);

@@ -73,12 +73,6 @@ extern DwVerdict dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals 
 /* What is wrong with the triggers of the mirror, palloc'd; NULL if nothing. */
 extern char *dw_mirror_problem(DwMigration *m);
 
-/* Are all tables of the migration small enough to be dealt with on the spot? */
-extern bool dw_is_small(const DwMigration *m);
-
-/* Fills all members in this transaction, as the tables' owners. */
-extern void dw_fill_now(DwMigration *m);
-
 /*
  * Checks a fraction of the blocks of all members in one snapshot, as the
  * tables' owners.  Drifted rows are recorded where record says so.  losses,

@@ -10,7 +10,7 @@
 
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "executor/executor.h"
+#include "executor/tuptable.h"
 #include "utils/snapmgr.h"
 
 #include "repair.h"

@@ -19,8 +19,6 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
-#include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "horizon.h"

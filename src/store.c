@@ -10,11 +10,7 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
-#include "commands/trigger.h"
-#include "executor/executor.h"
-#include "utils/memutils.h"
+#include "executor/tuptable.h"
 #include "utils/snapmgr.h"
 
 #include "heal.h"

@@ -21,7 +21,6 @@
 
 #include "access/xlog.h"
 #include "lib/stringinfo.h"
-#include "utils/builtins.h"
 #include "utils/json.h"
 
 #include "catalog.h"

@@ -61,8 +61,9 @@ dw_window_parse(const char *text, DwWindow *window, const char **problem)
 	return window->zone != NULL && pg_tz_acceptable(window->zone);
 }
 
-bool
-dw_window_open(const DwWindow *window, pg_time_t at)
+/* Is it open at that instant? */
+static bool
+is_open(const DwWindow *window, pg_time_t at)
 {
 	struct pg_tm *local = pg_localtime(&at, window->zone);
 	int			minute;
@@ -79,10 +80,10 @@ int
 dw_window_opens_in(const DwWindow *window, pg_time_t at)
 {
 	/* whole minutes of every zone in use are whole minutes of UTC */
-	pg_time_t	then = dw_window_open(window, at) ? at : at - at % 60;
+	pg_time_t	then = is_open(window, at) ? at : at - at % 60;
 
 	/* two days: one may have no such time */
-	for (int i = 0; i <= 2 * MINUTES_A_DAY && !dw_window_open(window, then); i++)
+	for (int i = 0; i <= 2 * MINUTES_A_DAY && !is_open(window, then); i++)
 		then += 60;
 	return (int) (then - at);
 }
@@ -104,5 +105,5 @@ dw_window_open_sql(PG_FUNCTION_ARGS)
 				 errhint("For example '01:00-05:00 Europe/Berlin'.")));
 	if (TIMESTAMP_NOT_FINITE(at))
 		PG_RETURN_BOOL(false);
-	PG_RETURN_BOOL(dw_window_open(&window, timestamptz_to_time_t(at)));
+	PG_RETURN_BOOL(is_open(&window, timestamptz_to_time_t(at)));
 }

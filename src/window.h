@@ -17,9 +17,6 @@ typedef struct DwWindow
 /* Takes '01:00-05:00 Europe/Berlin' apart; false, with what is wrong (static), if that isn't one. */
 extern bool dw_window_parse(const char *text, DwWindow *window, const char **problem);
 
-/* Is it open at that instant? */
-extern bool dw_window_open(const DwWindow *window, pg_time_t at);
-
 /* Seconds from then until it opens: 0 if it is open. */
 extern int	dw_window_opens_in(const DwWindow *window, pg_time_t at);
 
