@@ -31,6 +31,7 @@ REGRESS = \
 	mirror_triggers \
 	mirror_defaults \
 	domains \
+	big_values \
 	mapping \
 	oneway \
 	lossy \
