@@ -277,12 +277,27 @@ dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode)
 	return rel;
 }
 
-int64
-dw_work_estimate_rows(Relation rel, BlockNumber nblocks)
+/* Rows in so many blocks, as the table was when it was last analyzed; 0: not known. */
+static int64
+estimate_rows(Relation rel, BlockNumber nblocks)
 {
 	if (rel->rd_rel->reltuples <= 0 || rel->rd_rel->relpages <= 0)
 		return 0;
 	return (int64) (rel->rd_rel->reltuples / rel->rd_rel->relpages * nblocks);
+}
+
+void
+dw_work_start_parts(DwMember *b, Relation rel, const char *pass, BlockNumber total, BlockNumber size, DwProgress *p)
+{
+	p->relfilenode = dw_relfilenode(rel);
+	do
+	{
+		p->blocks_total = Min(size, total - p->first_block);
+		p->rows_estimated = estimate_rows(rel, p->blocks_total);
+		dw_progress_start(b->id, pass, p);
+		p->first_block += p->blocks_total;
+		p->part++;
+	} while (p->first_block < total);
 }
 
 void

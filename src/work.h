@@ -119,7 +119,8 @@ extern Relation dw_work_open_member(DwWorker *w, DwMember *b, LOCKMODE mode);
 /* Is the extension there?  DROP EXTENSION ... CASCADE may have taken it from under us. */
 extern bool dw_extension_present(void);
 
-extern int64 dw_work_estimate_rows(Relation rel, BlockNumber nblocks);
+/* Begins a pass over a member of `total` blocks, in parts of `size`; *p: what they have in common. */
+extern void dw_work_start_parts(DwMember *b, Relation rel, const char *pass, BlockNumber total, BlockNumber size, DwProgress *p);
 
 /*
  * Once a second: starts the helpers that are missing (option workers; one for

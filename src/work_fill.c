@@ -82,16 +82,9 @@ start_fill(DwMember *b, Relation rel)
 {
 	BlockNumber total = RelationGetNumberOfBlocks(rel);
 	BlockNumber size = Max(PART_BLOCKS, total / DW_MAX_PARTS + 1);
-	DwProgress	p = {.relfilenode = dw_relfilenode(rel)};
+	DwProgress	p = {0};
 
-	do
-	{
-		p.blocks_total = Min(size, total - p.first_block);
-		p.rows_estimated = dw_work_estimate_rows(rel, p.blocks_total);
-		dw_progress_start(b->id, "fill", &p);
-		p.first_block += p.blocks_total;
-		p.part++;
-	} while (p.first_block < total);
+	dw_work_start_parts(b, rel, "fill", total, size, &p);
 	dw_skipped_clear(b->id);
 }
 
@@ -466,45 +459,13 @@ fault_between(DwWorker *w)
 	dw_step_commit();
 }
 
-bool
-dw_work_fill(DwWorker *w)
+/*
+ * What follows a step, outside of its transaction: a rest, a wait, the next
+ * member.  false: a helper is no longer needed.
+ */
+static bool
+after_step(DwWorker *w, FillResult result, bool last, int part)
 {
-	DwMember   *b = list_nth(w->m->members, w->member);
-	FillResult	result;
-	bool		last = w->member + 1 == list_length(w->m->members);
-	bool		unclaim;
-	bool		filled = false;
-	bool		fault;
-	int			part = w->part;
-
-	w->range_ended = false;
-	if (!dw_throttle_go(w, true))
-	{
-		/* no batch looks for us whether the migration has changed */
-		dw_step_begin();
-		if (!dw_work_unchanged(w))
-			w->stamp = NULL;
-		dw_step_commit();
-		return true;
-	}
-	dw_step_begin();
-	result = fill_member(w, b, &unclaim);
-	if (result == FILL_THROUGH && last && dw_work_unchanged(w))
-	{
-		dw_filled(w->m);
-		filled = true;
-	}
-	fault = w->m && dw_fault_armed("fill_between", w->m->name);
-	dw_step_commit();
-	if (unclaim || result == FILL_THROUGH)
-		dw_work_unclaim(w);		/* only now: whoever takes it must see what became of it */
-	if (filled)
-		w->stamp = NULL;		/* only now: should the commit fail, it is the migration that it was */
-	if (w->m == NULL || w->stamp == NULL)
-		return true;
-	if (fault)
-		fault_between(w);
-
 	if (result != FILL_STARVED)
 	{
 		w->starving = false;
@@ -546,4 +507,46 @@ dw_work_fill(DwWorker *w)
 			break;
 	}
 	return true;
+}
+
+bool
+dw_work_fill(DwWorker *w)
+{
+	DwMember   *b = list_nth(w->m->members, w->member);
+	FillResult	result;
+	bool		last = w->member + 1 == list_length(w->m->members);
+	bool		unclaim;
+	bool		filled = false;
+	bool		fault;
+	int			part = w->part;
+
+	w->range_ended = false;
+	if (!dw_throttle_go(w, true))
+	{
+		/* no batch looks for us whether the migration has changed */
+		dw_step_begin();
+		if (!dw_work_unchanged(w))
+			w->stamp = NULL;
+		dw_step_commit();
+		return true;
+	}
+	dw_step_begin();
+	result = fill_member(w, b, &unclaim);
+	if (result == FILL_THROUGH && last && dw_work_unchanged(w))
+	{
+		dw_filled(w->m);
+		filled = true;
+	}
+	fault = w->m && dw_fault_armed("fill_between", w->m->name);
+	dw_step_commit();
+	if (unclaim || result == FILL_THROUGH)
+		dw_work_unclaim(w);		/* only now: whoever takes it must see what became of it */
+	if (filled)
+		w->stamp = NULL;		/* only now: should the commit fail, it is the migration that it was */
+	if (w->m == NULL || w->stamp == NULL)
+		return true;
+	if (fault)
+		fault_between(w);
+
+	return after_step(w, result, last, part);
 }

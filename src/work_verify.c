@@ -120,21 +120,11 @@ start_verify(DwWorker *w)
 		Relation	rel = dw_work_open_table(w, b->relid, AccessShareLock);
 		DwProgress	p = {.epoch = pass.epoch,.token = pass.token,.losses = pass.losses,.marks = pass.marks,.snapshot = pass.snapshot};
 		BlockNumber total;
-		BlockNumber size;
 
 		if (rel == NULL)
 			continue;
-		p.relfilenode = dw_relfilenode(rel);
 		total = RelationGetNumberOfBlocks(rel);
-		size = (total / DW_MAX_PARTS / DW_CHUNK_BLOCKS + 1) * DW_CHUNK_BLOCKS;
-		do
-		{
-			p.blocks_total = Min(size, total - p.first_block);
-			p.rows_estimated = dw_work_estimate_rows(rel, p.blocks_total);
-			dw_progress_start(b->id, "verify", &p);
-			p.first_block += p.blocks_total;
-			p.part++;
-		} while (p.first_block < total);
+		dw_work_start_parts(b, rel, "verify", total, (total / DW_MAX_PARTS / DW_CHUNK_BLOCKS + 1) * DW_CHUNK_BLOCKS, &p);
 		relation_close(rel, NoLock);
 	}
 	dw_step_commit();
