@@ -102,6 +102,14 @@ answer($node, 'INSERT INTO something VALUES (1); SELECT pg_switch_wal()')
 $done = stands_still('a', 'slot_retention', '^idle$', 'a slot near max_slot_wal_keep_size');
 is(answer($node, "SELECT throttle_limit, (SELECT wal_status FROM pg_replication_slots) IN ('reserved', 'extended') FROM dw_progress WHERE migration = 'a'"),
 	0.8 * 160 * 1024 * 1024 . '|t', '... before it is lost');
+
+# the next checkpoint may take it
+$node->append_conf('postgresql.conf', "max_slot_wal_keep_size = '64MB'");
+$node->reload;
+wait_until($node, "SELECT wal_status = 'unreserved' FROM pg_replication_slots", 'a slot that has lost its claim');
+$done = stands_still('a', 'slot_retention', '^idle$', '... is not given up');
+is(answer($node, "SELECT throttle_limit, throttle_value > 64 * 1024 * 1024, (SELECT wal_status FROM pg_replication_slots) FROM dw_progress WHERE migration = 'a'"),
+	0.8 * 64 * 1024 * 1024 . '|t|unreserved', '... by our WAL');
 answer($node, "SELECT pg_drop_replication_slot('idle')");
 is_going($node, 'a', $done, '... and goes on when it is dropped');
 finish('a', 't');

@@ -113,15 +113,6 @@ sub stands_still
 	return $done;
 }
 
-sub goes_on
-{
-	my ($m, $done, $test) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	until_progress($m, "rows_done > $done", $test);
-	return;
-}
-
 # Bytes of WAL a second, over that many more of them.
 sub measure_wal
 {
@@ -209,7 +200,7 @@ is(progress('a', 'throttle_value BETWEEN 8 AND 17'), 't', '... counted a process
 # batch goes through.
 set_clock(speed => 20);
 my $began = time;
-goes_on('a', $done, 'load alone does not stop it for ever');
+is_going($node, 'a', $done, 'load alone does not stop it for ever');
 is(progress('a', "state, throttle_signal"), 'throttled|active_backends', '... though the load is still there');
 my $batches = 1 + (time - $began) / 3;
 cmp_ok(progress('a', 'rows_done') - $done, '<=', 400 * $batches, '... one batch a minute');
@@ -230,7 +221,7 @@ until_progress('c', "state = 'throttled' AND throttle_signal = 'commit_time' AND
 set_clock(flush => 0.1);
 $done = stands_still('c', 'commit_time', 'commits that take too long');
 set_clock(flush => 0);
-goes_on('c', $done, '... and it goes on when they are fast again');
+is_going($node, 'c', $done, '... and it goes on when they are fast again');
 set('fsync = off');
 finish('c', 30000);
 set_clock(speed => 1);
@@ -311,7 +302,7 @@ is(progress('o', 'throttle_subject'), "pid $pid", '... says whose');
 set_clock(ahead => 1900);
 $done = stands_still('o', 'old_snapshot', 'an older one');
 $old->quit;
-goes_on('o', $done, '... and it goes on when that has ended');
+is_going($node, 'o', $done, '... and it goes on when that has ended');
 finish('o', 6000);
 
 check_log($node, 'the log is clean');
