@@ -163,6 +163,13 @@ look_at(Page page, OffsetNumber maxoff, HeapTuple tup, Snapshot snapshot, Buffer
 	return look;
 }
 
+/* Rows of a page that a visit takes. */
+static inline int
+slice_of(int rows)
+{
+	return Max(1, (int) (rows * SLICE + 0.5));
+}
+
 /* Pages of few rows take turns; unknown how many, a page is looked at. */
 static inline bool
 in_turn(const DwRange *range, int i)
@@ -182,7 +189,7 @@ in_turn(const DwRange *range, int i)
 static int
 quota(const PageLook *look, int left, const DwRange *range, int i, DwBatch *batch, bool *starved)
 {
-	int			slice = Max(1, (int) (look->rows * SLICE + 0.5));
+	int			slice = slice_of(look->rows);
 	int			fit;
 
 	if (look->rows == 0)
@@ -196,6 +203,28 @@ quota(const PageLook *look, int left, const DwRange *range, int i, DwBatch *batc
 		return slice;
 	*starved = fit <= slice / 2;
 	return *starved ? 0 : fit;
+}
+
+/*
+ * PostgreSQL prunes a page once a row didn't fit on it, or less than a tenth of
+ * it is free.  Where a slice may need more than that tenth, because rows are
+ * wide or grow much, the page is marked as if one hadn't fitted.
+ */
+static void
+prune(Relation rel, Buffer buf, const DwRange *range, int i)
+{
+	Page		page = BufferGetPage(buf);
+
+	int			rows = range->rows[i];
+
+	if (rows > 0 && slice_of(rows) * (BLCKSZ / rows + range->growth) > BLCKSZ / 10 &&
+		TransactionIdIsValid(((PageHeader) page)->pd_prune_xid) && !PageIsFull(page))
+	{
+		LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
+		PageSetFull(page);		/* a hint, as heap_update gives it */
+		LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+	}
+	dw_prune(rel, buf);
 }
 
 /*
@@ -218,7 +247,7 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 
 	if (ItemPointerIsValid(&batch->alone) && ItemPointerGetBlockNumber(&batch->alone) == range->start + i)
 		alone = ItemPointerGetOffsetNumber(&batch->alone);
-	dw_prune(rel, buf);
+	prune(rel, buf, range, i);
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buf);
 	maxoff = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);

@@ -106,6 +106,20 @@ cmp_ok(answer($node, "SELECT pg_relation_size('t')"), '<', $size * 1.25, 'the ta
 check_cents($node, 'every row is filled');
 answer($node, "SELECT dw_abort('h')");
 
+# Wide rows leave a page with room that is too small for another, and too large
+# for PostgreSQL to prune the page by itself.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE wide (id int PRIMARY KEY, amount int, filler text);
+ALTER TABLE wide ALTER filler SET STORAGE PLAIN;
+INSERT INTO wide SELECT i, i, repeat('x', 1150 + i % 150) FROM generate_series(1, 6000) i;
+SELECT dw_begin('w', 'wide', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100');
+SQL
+$size = answer($node, "SELECT pg_relation_size('wide')");
+wait_ready($node, 'w', test => 'wide rows are not taken for rows that somebody still sees');
+is(answer($node, 'SELECT count(*) FROM wide WHERE cents IS DISTINCT FROM amount * 100::bigint'), 0, '... and filled');
+cmp_ok(answer($node, "SELECT pg_relation_size('wide')"), '<', $size * 1.1, '... in their place');
+answer($node, "SELECT dw_abort('w')");
+
 # ... but not for ever
 $node->safe_psql('postgres', 'VACUUM FULL t');
 $node->safe_psql('postgres', $_) foreach ("ALTER SYSTEM SET pg_dualwrite.horizon_wait = '2s'", 'SELECT pg_reload_conf()');
