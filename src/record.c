@@ -43,10 +43,10 @@ value_text(Form_pg_attribute a, Datum value, int limit)
 {
 	Oid			type = getBaseType(a->atttypid);
 	Oid			out;
-	bool		varlena;
+	bool		is_varlena;
 	char	   *s;
 
-	getTypeOutputInfo(a->atttypid, &out, &varlena);
+	getTypeOutputInfo(a->atttypid, &out, &is_varlena);
 	if (a->attlen == -1)
 	{
 		size_t		total = toast_raw_datum_size(value) - VARHDRSZ;
@@ -158,9 +158,9 @@ dw_row_key(DwRule *rule, TupleTableSlot *slot)
 		bool		isnull;
 		Datum		value = slot_getattr(slot, rule->key[i], &isnull);
 		Oid			out;
-		bool		varlena;
+		bool		is_varlena;
 
-		getTypeOutputInfo(a->atttypid, &out, &varlena);
+		getTypeOutputInfo(a->atttypid, &out, &is_varlena);
 		appendStringInfo(&buf, "%s%s=%s", i ? " " : "", NameStr(a->attname), isnull ? "null" : OidOutputFunctionCall(out, value));
 	}
 	if (rule->nkey == 0)
