@@ -435,33 +435,6 @@ dw_reconcile(PG_FUNCTION_ARGS)
 
 /* ---- waiting ---- */
 
-/* One look at dw_status, for a message; palloc'd. */
-static char *
-describe_status(const char *name)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	DwRun		run;
-	char	   *s = NULL;
-
-	dw_run_begin(&run, dw_own_role());
-	if (DW_SQL("SELECT pg_catalog.format('%s, %s%s%s', m.phase, coalesce(w.state, 'no worker'),"
-			   " CASE WHEN p.blocks_total > 0 THEN pg_catalog.format(', %s %%, %s rows/s', pg_catalog.round(100.0 * p.blocks_done / p.blocks_total, 1), pg_catalog.round(p.rows_per_second)) ELSE '' END,"
-			   " CASE WHEN p.blocks_done > 0 AND p.last_batch_at > p.started_at THEN pg_catalog.format(', %s left',"
-			   "   pg_catalog.date_trunc('second', (p.last_batch_at - p.started_at) * ((p.blocks_total - p.blocks_done)::float8 / p.blocks_done))) ELSE '' END)"
-			   " || coalesce((SELECT '; blocked by pid ' || pg_catalog.string_agg(x::text, ', ') FROM pg_catalog.unnest(w.blocked_by) x), '')"
-			   " FROM dualwrite.migration m LEFT JOIN dualwrite.worker w ON w.migration_id = m.id"
-			   " LEFT JOIN dualwrite.member b ON b.migration_id = m.id AND b.ord = 1"
-			   /* one row for each of the parts that workers share */
-			   " LEFT JOIN LATERAL (SELECT pg_catalog.sum(q.blocks_total) AS blocks_total, pg_catalog.sum(q.blocks_done) AS blocks_done,"
-			   "   pg_catalog.sum(q.rows_per_second) FILTER (WHERE NOT q.finished) AS rows_per_second,"
-			   "   pg_catalog.min(q.started_at) AS started_at, pg_catalog.max(q.last_batch_at) AS last_batch_at FROM dualwrite.progress q"
-			   "   WHERE q.member_id = b.id AND q.pass = CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END) p ON true"
-			   " WHERE m.name = $1 ORDER BY m.id DESC LIMIT 1", DW_TEXT(name)) > 0)
-		s = dw_sql_text(0, 0, cxt);
-	dw_run_end(&run);
-	return s;
-}
-
 /* True if the phase is reached; raises if it never will be. */
 static bool
 reached(DwMigration *m, DwPhase want, const char *phase)
@@ -521,13 +494,13 @@ dw_wait(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("migration \"%s\" did not become %s in time", name, phase),
-					 errdetail("It is %s%s.", describe_status(name), m->paused ? ", and paused" : ""),
+					 errdetail("It is %s%s.", dw_describe_status(name), m->paused ? ", and paused" : ""),
 					 m->paused ? errhint("SELECT dw_resume(%s).", quote_literal_cstr(name))
 					 : m->phase >= DW_READY && m->phase < DW_FINALIZED ? errhint("No worker does that: next_step in dw_status says which call comes next.")
 					 : errhint("It goes on in the background; next_step in dw_status says what to do.")));
 		if (TimestampDifferenceExceeds(told, GetCurrentTimestamp(), 10000))
 		{
-			ereport(NOTICE, (errmsg("migration \"%s\": %s%s", name, describe_status(name), m->paused ? " (paused)" : "")));
+			ereport(NOTICE, (errmsg("migration \"%s\": %s%s", name, dw_describe_status(name), m->paused ? " (paused)" : "")));
 			told = GetCurrentTimestamp();
 		}
 		/* every few seconds: a worker may have gone with a restart */

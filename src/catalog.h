@@ -185,6 +185,9 @@ extern void dw_worker_report(int migration_id, const char *state, const char *re
 							 const char *signal, const char *subject, double value, double limit, const char *replica_lag);
 extern void dw_worker_gone(int migration_id);
 
+/* How far the migration of that name is and who is at it, for a message; palloc'd, NULL if there is none. */
+extern char *dw_describe_status(const char *name);
+
 /* what an ended migration needs no more */
 extern void dw_migration_forget(DwMigration *m);
 

@@ -124,3 +124,29 @@ dw_worker_gone(int migration_id)
 {
 	DW_OWN_SQL("DELETE FROM dualwrite.worker WHERE migration_id = $1", DW_INT4(migration_id));
 }
+
+char *
+dw_describe_status(const char *name)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	DwRun		run;
+	char	   *s = NULL;
+
+	dw_run_begin(&run, dw_own_role());
+	if (DW_SQL("SELECT pg_catalog.format('%s, %s%s%s', m.phase, coalesce(w.state, 'no worker'),"
+			   " CASE WHEN p.blocks_total > 0 THEN pg_catalog.format(', %s %%, %s rows/s', pg_catalog.round(100.0 * p.blocks_done / p.blocks_total, 1), pg_catalog.round(p.rows_per_second)) ELSE '' END,"
+			   " CASE WHEN p.blocks_done > 0 AND p.last_batch_at > p.started_at THEN pg_catalog.format(', %s left',"
+			   "   pg_catalog.date_trunc('second', (p.last_batch_at - p.started_at) * ((p.blocks_total - p.blocks_done)::float8 / p.blocks_done))) ELSE '' END)"
+			   " || coalesce((SELECT '; blocked by pid ' || pg_catalog.string_agg(x::text, ', ') FROM pg_catalog.unnest(w.blocked_by) x), '')"
+			   " FROM dualwrite.migration m LEFT JOIN dualwrite.worker w ON w.migration_id = m.id"
+			   " LEFT JOIN dualwrite.member b ON b.migration_id = m.id AND b.ord = 1"
+			   /* one row for each of the parts that workers share */
+			   " LEFT JOIN LATERAL (SELECT pg_catalog.sum(q.blocks_total) AS blocks_total, pg_catalog.sum(q.blocks_done) AS blocks_done,"
+			   "   pg_catalog.sum(q.rows_per_second) FILTER (WHERE NOT q.finished) AS rows_per_second,"
+			   "   pg_catalog.min(q.started_at) AS started_at, pg_catalog.max(q.last_batch_at) AS last_batch_at FROM dualwrite.progress q"
+			   "   WHERE q.member_id = b.id AND q.pass = CASE WHEN m.phase = 'backfilling' OR m.heal THEN 'fill' ELSE 'verify' END) p ON true"
+			   " WHERE m.name = $1 ORDER BY m.id DESC LIMIT 1", DW_TEXT(name)) > 0)
+		s = dw_sql_text(0, 0, cxt);
+	dw_run_end(&run);
+	return s;
+}
