@@ -203,6 +203,24 @@ SELECT dw_finalize('fi');
 \echo :SQLSTATE
 ROLLBACK;
 ALTER SEQUENCE fi_id_seq OWNED BY fi.id8;
+
+-- given up after that, the sequence goes back; what else uses the new column is named
+CREATE TABLE fi_other (id int DEFAULT nextval('fi_id_seq'));
+CREATE SEQUENCE fi_lent OWNED BY fi.id8;
+CREATE SEQUENCE fi_own OWNED BY fi.id8;
+ALTER TABLE fi_other ADD n int DEFAULT nextval('fi_lent');
+CREATE VIEW fi_view AS SELECT id8 FROM fi;
+SELECT dw_abort('fi');
+DROP VIEW fi_view;
+BEGIN;
+SELECT dw_abort('fi');
+SELECT s.relname, a.attname AS owned_by FROM pg_class s LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.deptype = 'a'
+  LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE s.relkind = 'S' AND s.relname ~ '^fi_' ORDER BY 1;
+INSERT INTO fi (note) VALUES ('aborted');
+SELECT * FROM fi ORDER BY id;
+ROLLBACK;
+DROP TABLE fi_other;
+DROP SEQUENCE fi_lent, fi_own;
 BEGIN;
 ALTER TABLE fi DROP CONSTRAINT fi_pkey, ADD CONSTRAINT fi_pkey PRIMARY KEY USING INDEX fi_id8;
 SELECT dw_finalize('fi');

@@ -75,6 +75,12 @@ remove_members(const Going *g)
 	/* named before the rules that know them go */
 	foreach(lc, g->m->members)
 		columns = lappend(columns, columns_going(g, lfirst(lc)));
+	if (g->side == DW_NEW)
+		forboth(lc, g->m->members, lc2, columns)
+		{
+			dw_check_abortable(g->m, ((DwMember *) lfirst(lc))->relid, lfirst(lc2));
+			dw_return_sequences(((DwMember *) lfirst(lc))->relid, lfirst(lc2));
+		}
 	foreach(lc, g->m->members)
 		dw_detach(((DwMember *) lfirst(lc))->id, ((DwMember *) lfirst(lc))->relid);
 	CommandCounterIncrement();

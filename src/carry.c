@@ -230,14 +230,90 @@ dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides)
 						 quote_identifier(linitial(sides->names[DW_NEW])))));
 }
 
-List *
-dw_columns_relations(Oid relid, List *names)
+static List *
+attnums_of(Oid relid, List *names)
 {
 	List	   *attnums = NIL;
 	ListCell   *lc;
 
 	foreach(lc, names)
 		attnums = lappend_int(attnums, get_attnum(relid, lfirst(lc)));
+	return attnums;
+}
+
+void
+dw_check_abortable(DwMigration *m, Oid relid, List *names)
+{
+	List	   *attnums = attnums_of(relid, names);
+	DwSideColumns going = {{names, names}, {attnums, attnums}};
+	char	   *list = names == NIL ? NULL : dependents(relid, &going);
+
+	if (list)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("migration \"%s\" can't be aborted: other objects depend on the new side: %s", m->name, list),
+				 errdetail("They use columns of table \"%s\" that dw_begin created, and that would be dropped.", get_rel_name(relid)),
+				 errhint("Let them use the old side, or drop them; nothing is ever dropped with CASCADE.")));
+}
+
+/*
+ * Who migrates a serial column hands its sequence over, so that it outlives the
+ * old column.  Given up, it has to outlive the new one.
+ */
+void
+dw_return_sequences(Oid relid, List *names)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	char	   *table;
+	List	   *commands = NIL;
+	Relation	rel;
+	DwRun		run;
+	ListCell   *lc;
+
+	if (names == NIL)
+		return;					/* the table may be gone */
+	table = dw_table_name(relid);
+	dw_run_begin(&run, dw_own_role());
+	DW_SQL("SELECT pg_catalog.format('%I.%I', s.relnamespace::pg_catalog.regnamespace::pg_catalog.name, s.relname),"
+		   " (SELECT pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid"
+		   "   JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum"
+		   "   WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+		   "   AND d.refobjid = s.oid AND d.deptype = 'n' AND f.adrelid = $1 AND NOT f.adnum = ANY ($2) ORDER BY f.adnum LIMIT 1)"
+		   " FROM pg_catalog.pg_depend o JOIN pg_catalog.pg_class s ON s.oid = o.objid AND s.relkind = 'S'"
+		   " WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+		   " AND o.refobjid = $1 AND o.refobjsubid = ANY ($2) AND o.deptype = 'a'"
+		   " AND EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = s.oid"
+		   "   AND d.deptype = 'n' AND NOT (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND EXISTS (SELECT 1 FROM pg_catalog.pg_attrdef f"
+		   "   WHERE f.oid = d.objid AND f.adrelid = $1 AND f.adnum = ANY ($2)))) ORDER BY s.oid",
+		   DW_OID(relid), DW_DATUM(INT2ARRAYOID, int2_array(attnums_of(relid, names)), false));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *sequence = dw_sql_text(i, 0, cxt);
+		char	   *column = dw_sql_text(i, 1, cxt);
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		/* what only other tables use belongs to nobody then */
+		commands = lappend(commands, psprintf("ALTER SEQUENCE %s OWNED BY %s%s%s", sequence, column ? table : "NONE",
+											  column ? "." : "", column ? column : ""));
+		MemoryContextSwitchTo(old);
+	}
+	dw_run_end(&run);
+	if (commands == NIL)
+		return;
+	rel = table_open(relid, NoLock);
+	dw_run_begin(&run, rel->rd_rel->relowner);
+	table_close(rel, NoLock);
+	foreach(lc, commands)
+		dw_command(lfirst(lc));
+	dw_run_end(&run);
+	CommandCounterIncrement();
+}
+
+List *
+dw_columns_relations(Oid relid, List *names)
+{
+	List	   *attnums = attnums_of(relid, names);
+
 	/* in an order that is the same for everybody */
 	return DW_OWN_OIDS("SELECT c.confrelid FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.contype = 'f' AND c.conkey && $2"
 					   " UNION SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'"

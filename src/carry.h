@@ -30,6 +30,12 @@ extern bool dw_new_side_deferrable(DwMember *b);
  */
 extern void dw_check_counterparts(DwMigration *m, Oid relid, DwSideColumns *sides);
 
+/* Raises 2BP01 naming what depends on columns of the new side that dw_abort would drop. */
+extern void dw_check_abortable(DwMigration *m, Oid relid, List *names);
+
+/* Sequences that these columns own, and something else uses, go back to the column that uses them. */
+extern void dw_return_sequences(Oid relid, List *names);
+
 /* Other relations that PostgreSQL locks to drop these columns: tables that their foreign keys reference, their sequences.  OIDs. */
 extern List *dw_columns_relations(Oid relid, List *names);
 

@@ -303,6 +303,8 @@ dw_work_verify(DwWorker *w)
 		if (pass_may_begin(w))
 		{
 			start_verify(w);
+			/* should it begin anew, then with a token of its own: a chunk that somebody has under way isn't for that one */
+			w->writers_known = false;
 			INSTR_TIME_SET_ZERO(w->helped);
 			call_helpers(w);
 			dw_work_report(w, "running", NULL, NULL, 0, 0);
