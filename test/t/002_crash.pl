@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = dw_node('crash');
-my $rows = 6000;
+my $rows = 12000;
 
 # Kills the migration's worker, and waits until everybody is back.
 sub kill_worker

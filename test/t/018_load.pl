@@ -180,7 +180,7 @@ sub readers_end
 	return;
 }
 
-make_table($node, 24000, table => 'a');
+make_table($node, 200000, table => 'a');
 set_clock(speed => 5);
 begin_cents($node, 'a', table => 'a', rate => 200);
 readers(15);
@@ -207,13 +207,13 @@ cmp_ok(progress('a', 'rows_done') - $done, '<=', 400 * $batches, '... one batch 
 readers_end();
 wait_until($node, "SELECT state = 'running' FROM said WHERE migration = 'a' ORDER BY n DESC LIMIT 1", '... and it goes on when the sessions have ended');
 set_clock(speed => 1);
-finish('a', 24000);
+finish('a', 200000);
 
 # --- commit_time ---
 
 set('fsync = on');
 set_clock(speed => 2, flush => 0.03);    # that is 60 ms of the server's
-make_table($node, 30000, table => 'c');
+make_table($node, 150000, table => 'c');
 $node->safe_psql('postgres',
 	q(SELECT dw_begin('c', 'c', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100', '{"batch_time": "50ms"}')));
 until_progress('c', "state = 'throttled' AND throttle_signal = 'commit_time' AND throttle_value BETWEEN 50 AND 99.9 AND throttle_limit = 100",
@@ -223,7 +223,7 @@ $done = stands_still('c', 'commit_time', 'commits that take too long');
 set_clock(flush => 0);
 is_going($node, 'c', $done, '... and it goes on when they are fast again');
 set('fsync = off');
-finish('c', 30000);
+finish('c', 150000);
 set_clock(speed => 1);
 
 # --- blocked_sessions ---
@@ -287,11 +287,11 @@ is(answer($node, q(SELECT drifted + unconvertible, (SELECT count(*) FROM dw_drif
 
 # --- old_snapshot ---
 
-make_table($node, 6000, table => 'o');
+make_table($node, 40000, table => 'o');
 my $old = $node->background_psql('postgres');
 my ($pid) = $old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_backend_pid(), count(*) FROM nothing') =~ /^(\d+)/;
 answer($node, 'UPDATE o SET amount = amount') foreach 1 .. 2;
-wait_until($node, "SELECT n_dead_tup >= 12000 FROM pg_stat_user_tables WHERE relname = 'o'");
+wait_until($node, "SELECT n_dead_tup >= 80000 FROM pg_stat_user_tables WHERE relname = 'o'");
 begin_cents($node, 'o', table => 'o', rate => 200);
 wait_middle($node, 'o');
 set_clock(ahead => 1750, speed => 3);
@@ -303,7 +303,7 @@ set_clock(ahead => 1900);
 $done = stands_still('o', 'old_snapshot', 'an older one');
 $old->quit;
 is_going($node, 'o', $done, '... and it goes on when that has ended');
-finish('o', 6000);
+finish('o', 40000);
 
 check_log($node, 'the log is clean');
 $node->stop;

@@ -425,9 +425,9 @@ sub writer_loop
 }
 
 # Starts writers of both versions on table t of make_table (rows: how many it
-# has).  The first 50 rows are shared.  touch: how many of the rows they write,
-# for tests that want the backfill to have work for long: what writers touch is
-# filled.  Returns a handle for the two below.
+# has).  The first 50 rows are shared.  touch: how many of the rows they write (a
+# third); what writers touch is filled, and the backfill has to have work for
+# longer.  Returns a handle for the two below.
 sub start_writers
 {
 	my ($node, $rows, %arg) = @_;
@@ -446,7 +446,7 @@ sub start_writers
 			kind => $kinds[$i],
 			table => $h->{table},
 			shared => $shared,
-			rows_each => int((($arg{touch} || $rows) - $shared) / @kinds),
+			rows_each => int((($arg{touch} || $rows / 3) - $shared) / @kinds),
 			first_new => $rows + 1,
 			log => "$dir/writer$i",
 			stop => $h->{stop},
