@@ -149,7 +149,7 @@ answer($node, "SELECT dw_abort('set')");
 
 # --- ended in the middle ---
 
-begin_cents($node, 'end', rate => 1000);
+begin_cents($node, 'end', rate => 300);
 wait_middle($node, 'end');
 wait_until($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'pg_dualwrite worker'");
 my $pid = worker_pid($node, 'end');
