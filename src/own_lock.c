@@ -90,7 +90,8 @@ dw_keep_locks_init(void)
 static bool
 acquire(const LOCKTAG *tag, bool dont_wait)
 {
-	Assert(!keeping || nkept < MAX_KEPT);
+	if (keeping && nkept == MAX_KEPT)
+		elog(ERROR, "pg_dualwrite worker keeps too many locks");
 	if (LockAcquire(tag, ExclusiveLock, true, dont_wait) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	if (keeping)
