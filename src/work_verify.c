@@ -130,7 +130,11 @@ start_verify(DwWorker *w)
 	dw_step_commit();
 }
 
-/* All members are through: what did the pass find? */
+/*
+ * All members are through: what did the pass find?  In a step that has written
+ * nothing yet: dw_verify changes the migration and then deletes the pass, so
+ * whoever holds a row of dualwrite.progress must not wait for the migration's.
+ */
 static void
 end_verify(DwWorker *w)
 {
@@ -139,6 +143,7 @@ end_verify(DwWorker *w)
 	DwProgress	p;
 	ListCell   *lc;
 	DwVerdict	verdict;
+	int			first = ((DwMember *) linitial(w->m->members))->id;
 
 	if (!dw_work_unchanged(w))
 		return;
@@ -158,6 +163,9 @@ end_verify(DwWorker *w)
 		}
 	}
 	verdict = dw_pass_end(w->m, &(DwPass) {.token = pass.token,.epoch = pass.epoch,.marks = pass.marks,.snapshot = pass.snapshot,.losses = pass.losses}, &t);
+	/* ... or has done so while we waited for it */
+	if (verdict == DW_VOID && !dw_progress_get(first, "verify", 0, &pass))
+		return;
 	dw_progress_forget(w->m, "verify");
 	if (verdict == DW_VOID)
 		dw_event(w->m->id, w->m->name, "verification void", -1, -1, "triggers, rules or options changed while it ran; it begins again");
@@ -290,13 +298,16 @@ dw_work_verify(DwWorker *w)
 	dw_step_begin();
 	result = verify_member(w, b);
 	ended = result == CHECK_THROUGH && w->member + 1 == list_length(w->m->members);
-	if (ended)
-		end_verify(w);
 	dw_step_commit();
 	dw_work_unclaim(w);			/* only now: whoever takes the part must see what became of it */
-	/* whatever it found, the migration is another one now; had the commit failed, it would be the old one */
 	if (ended)
+	{
+		dw_step_begin();
+		end_verify(w);
+		dw_step_commit();
+		/* whatever it found, the migration is another one now; had the commit failed, it would be the old one */
 		w->stamp = NULL;
+	}
 	if (result == CHECK_ANEW)
 	{
 		w->member = 0;
