@@ -20,7 +20,8 @@
  * dead versions left, once these are pruned.  Where versions are dead but can't
  * be pruned yet, because somebody's snapshot still sees them, the page is left
  * for a later visit (unless the caller has waited enough).
- * Pages of few rows are visited every few passes.  The figures are measured:
+ * Pages of few rows are visited every few passes, and a batch ends after a pass
+ * that moved some of them, so that indexes can be told of it.  The figures are measured:
  * 6.5 % keeps the leaf pages of an index from splitting, ranges of 64 to 256
  * blocks do equally well.
  */
@@ -39,6 +40,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "heal.h"
+#include "index_dead.h"
 #include "store.h"
 #include "writer.h"
 
@@ -291,6 +293,26 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 	return n;
 }
 
+/* Indexes are told of rows that moved off pages of few (index_dead.c says why), once the old versions are dead. */
+static void
+note_moved(DwRange *range, ItemPointer from, ItemPointer to)
+{
+	if (!ItemPointerIsValid(to) || range->nmoved == lengthof(range->moved) ||
+		range->rows[ItemPointerGetBlockNumber(from) - range->start] >= FEW_ROWS)
+		return;
+	range->moved[range->nmoved++] = *to;
+	range->moved_xid = GetCurrentTransactionId();
+}
+
+static void
+tell_indexes(Relation rel, DwRange *range)
+{
+	if (range->nmoved == 0 || !GlobalVisCheckRemovableXid(rel, range->moved_xid))
+		return;
+	dw_index_mark_dead(rel, GetActiveSnapshot(), range->moved, range->nmoved);
+	range->nmoved = 0;
+}
+
 /* Works on the rows taken off a page. */
 static void
 fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n,
@@ -320,7 +342,10 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 			outcome = DW_STORE_FAILED;
 		}
 		if (outcome == DW_STORE_WRITTEN && writer)
+		{
 			range->growth += (writer->growth - range->growth) / 4;
+			note_moved(range, &tup->t_self, &writer->moved);
+		}
 		batch->written += outcome == DW_STORE_WRITTEN;
 		batch->already += outcome == DW_STORE_UNCHANGED && verdict != SKIP;
 		batch->failed += outcome == DW_STORE_FAILED;
@@ -355,9 +380,12 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 	DwWriter   *writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
 	int			starved = 0;	/* pages in a row where nothing can be pruned yet */
 	int			unchecked = 0;	/* pages and rows since the clock was asked, which costs as much as a few of them */
+	int			moved;
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
+	tell_indexes(rel, range);
+	moved = range->nmoved;
 	while (!dw_range_done(range))
 	{
 		int			room = batch->max_rows - batch->written - batch->failed;
@@ -391,6 +419,9 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 		{
 			range->cursor = 0;
 			range->pass++;
+			/* the indexes have little room: first they are told of what moved */
+			if (range->nmoved > moved)
+				break;
 		}
 		/* the pages behind these were updated later */
 		if (starved > 0 && starved >= Min(STARVED_PAGES, range->left))

@@ -30,6 +30,9 @@ typedef struct DwRange
 	OffsetNumber last[DW_RANGE_BLOCKS]; /* ... and to end with: the last there was at the first visit */
 	uint16		rows[DW_RANGE_BLOCKS];	/* on the page at the last visit; 0 before the first */
 	bool		done[DW_RANGE_BLOCKS];
+	int			nmoved;			/* rows of pages with few that moved: where to, until indexes know */
+	ItemPointerData moved[DW_RANGE_BLOCKS];
+	TransactionId moved_xid;	/* the last that moved one */
 } DwRange;
 
 extern void dw_range_init(DwRange *range, BlockNumber start, int nblocks);

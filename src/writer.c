@@ -188,8 +188,12 @@ dw_writer_update(DwWriter *w, HeapTuple old, TupleTableSlot *slot, bool locked, 
 		default:
 			elog(ERROR, "unexpected result %d of an update", (int) result);
 	}
+	ItemPointerSetInvalid(&w->moved);
 	if (w->rri->ri_NumIndices > 0 && update_indexes != TU_None)
+	{
+		w->moved = w->slot->tts_tid;
 		recheck = dw_update_indexes(w->rri, w->estate, w->slot, update_indexes);
+	}
 	ExecARUpdateTriggers(w->estate, w->rri, NULL, NULL, &old->t_self, NULL, w->slot, recheck, NULL, false);
 	list_free(recheck);
 	ExecClearTuple(w->slot);

@@ -20,6 +20,7 @@ typedef struct DwWriter
 	Snapshot	snapshot;
 	Bitmapset  *key;			/* columns of unique indexes, offset */
 	int			growth;			/* bytes that the last row grew by */
+	ItemPointerData moved;		/* where it is now, if indexes have another entry of it; else invalid */
 } DwWriter;
 
 typedef enum DwWriteResult

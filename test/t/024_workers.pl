@@ -115,9 +115,11 @@ INSERT INTO wide SELECT i, i, repeat('x', 1150 + i % 150) FROM generate_series(1
 SELECT dw_begin('w', 'wide', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100');
 SQL
 $size = answer($node, "SELECT pg_relation_size('wide')");
+my $index_size = answer($node, "SELECT pg_relation_size('wide_pkey')");
 wait_ready($node, 'w', test => 'wide rows are not taken for rows that somebody still sees');
 is(answer($node, 'SELECT count(*) FROM wide WHERE cents IS DISTINCT FROM amount * 100::bigint'), 0, '... and filled');
 cmp_ok(answer($node, "SELECT pg_relation_size('wide')"), '<', $size * 1.1, '... in their place');
+cmp_ok(answer($node, "SELECT pg_relation_size('wide_pkey')"), '<', $index_size * 1.3, '... without an index that doubles');
 answer($node, "SELECT dw_abort('w')");
 
 # ... but not for ever
