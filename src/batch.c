@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 
 #include "batch.h"
+#include "burst.h"
 #include "compat.h"
 #include "heal.h"
 #include "index_dead.h"
@@ -304,13 +305,18 @@ note_moved(DwRange *range, ItemPointer from, ItemPointer to)
 	range->moved_xid = GetCurrentTransactionId();
 }
 
-static void
+/* False: they can't be told yet. */
+static bool
 tell_indexes(Relation rel, DwRange *range)
 {
-	if (range->nmoved == 0 || !GlobalVisCheckRemovableXid(rel, range->moved_xid))
-		return;
-	dw_index_mark_dead(rel, GetActiveSnapshot(), range->moved, range->nmoved);
-	range->nmoved = 0;
+	if (range->nmoved > 0)
+	{
+		if (!GlobalVisCheckRemovableXid(rel, range->moved_xid))
+			return false;
+		dw_index_mark_dead(rel, GetActiveSnapshot(), range->moved, range->nmoved);
+		range->nmoved = 0;
+	}
+	return true;
 }
 
 /* Works on the rows taken off a page. */
@@ -375,17 +381,26 @@ void
 dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 {
 	HeapTuple	tuples[MaxHeapTuplesPerPage];
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
-	List	   *others = dw_other_rules(rule, rel);
-	DwWriter   *writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
+	TupleTableSlot *slot;
+	List	   *others;
+	DwWriter   *writer;
 	int			starved = 0;	/* pages in a row where nothing can be pruned yet */
 	int			unchecked = 0;	/* pages and rows since the clock was asked, which costs as much as a few of them */
-	int			moved;
+	int			moved;			/* rows when the batch began, of which indexes don't know */
 	instr_time	start;
+	DwBurst		burst;
 
 	INSTR_TIME_SET_CURRENT(start);
-	tell_indexes(rel, range);
+	dw_burst_begin(&burst, batch->rest);
+	if (!tell_indexes(rel, range) && !batch->plain)
+	{
+		batch->starved = true;
+		return;
+	}
 	moved = range->nmoved;
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+	others = dw_other_rules(rule, rel);
+	writer = batch->careful ? NULL : dw_writer_open(rel, GetActiveSnapshot());
 	while (!dw_range_done(range))
 	{
 		int			room = batch->max_rows - batch->written - batch->failed;
@@ -402,7 +417,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 				break;
 			if (unchecked >= CLOCK_EVERY)
 			{
-				INSTR_TIME_SET_CURRENT(now);
+				now = dw_burst_rest(&burst);
 				INSTR_TIME_SUBTRACT(now, start);
 				if (INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
 					break;
@@ -430,6 +445,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 			break;
 		}
 	}
+	batch->rested_ms = burst.rested_ms;
 	if (writer)
 		dw_writer_close(writer);
 	ExecDropSingleTupleTableSlot(slot);

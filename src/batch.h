@@ -49,13 +49,15 @@ extern void dw_range_clip(DwRange *range, BlockNumber nblocks);
 typedef struct DwBatch
 {
 	int			max_rows;		/* in: rows to write at most */
-	double		max_ms;			/* in: time to take at most */
+	double		max_ms;			/* in: time to take at most, rests included */
+	double		rest;			/* in: after a burst of work, in times of it (burst.h); 0: none */
 	bool		careful;		/* in: every row in a subtransaction of its own */
 	bool		plain;			/* in: don't wait for dead versions to be pruned */
 	ItemPointerData alone;		/* in: a row that takes long: no other row is locked before it; all zero: none */
 	ItemPointer at;				/* in: where the row at hand is told, or NULL */
 	bool		starved;		/* nothing to do before dead versions can be pruned */
 	bool		waited;			/* one of them was waited for in vain: the batch is over */
+	double		rested_ms;		/* in all */
 	int			written;
 	int			already;		/* were consistent */
 	int			locked;			/* passed over, block noted */

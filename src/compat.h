@@ -65,12 +65,6 @@
 #endif
 
 #if PG_VERSION_NUM >= 190000
-#define dw_beginscan_tidrange(rel, snapshot, from, to) table_beginscan_tidrange(rel, snapshot, from, to, SO_NONE)
-#else
-#define dw_beginscan_tidrange(rel, snapshot, from, to) table_beginscan_tidrange(rel, snapshot, from, to)
-#endif
-
-#if PG_VERSION_NUM >= 190000
 #define dw_index_beginscan(rel, index, snapshot, nkeys) index_beginscan(rel, index, snapshot, NULL, nkeys, 0, SO_NONE)
 #elif PG_VERSION_NUM >= 180000
 #define dw_index_beginscan(rel, index, snapshot, nkeys) index_beginscan(rel, index, snapshot, NULL, nkeys, 0)

@@ -4,8 +4,8 @@
  *
  * Three loops.  The size of a batch follows its duration: row locks last until
  * commit, so what the application can feel is the length of one transaction.
- * The rest after a batch is as long as the batch (half duty), so that there is
- * as much room for others as for us.  And the WAL that may be written in a
+ * It rests as long as it works (half duty), after each burst and after the
+ * batch, so that there is as much room for others as for us.  And the WAL that may be written in a
  * second follows the health of the database: a token bucket that fills at
  * wal_rate, which a tick a second sets from the signals.
  *
@@ -112,7 +112,8 @@ take(double *tokens, double per_second, double bucket_seconds, double cycle_ms, 
 double
 dw_pace_next(DwPace *pace, const DwPaceBatch *b, DwLimit *why)
 {
-	double		rest = b->ms;
+	/* the commit and what comes before the next batch are work, too */
+	double		rest = Max(b->ms - 2 * b->rested_ms, Min(b->ms, DW_BURST_MS));
 	double		rate = pace->wal_rate;
 	int			workers = Max(b->workers, 1);
 	double		wait;

@@ -10,6 +10,9 @@
 /* rows that a batch may lock at most; more show in the tail of the application's latency */
 #define DW_PACE_MAX_ROWS 400
 
+/* work without a rest; see burst.h */
+#define DW_BURST_MS 0.2
+
 /* signals that a tick may be given */
 #define DW_PACE_MAX_SIGNALS 16
 
@@ -83,6 +86,7 @@ typedef struct DwPaceBatch
 	int			rows;
 	double		wal;			/* bytes */
 	double		ms;				/* that it took */
+	double		rested_ms;		/* of these */
 	double		cycle_ms;		/* since the one before began */
 	double		target_ms;		/* option batch_time */
 	int			max_rows_per_second;	/* 0: no limit */
@@ -94,8 +98,8 @@ extern void dw_pace_init(DwPace *pace);
 
 /*
  * After a batch: adapts max_rows so that one takes target_ms.  Returns how
- * long to rest, in ms: as long as the batch took, longer if a limit asks for
- * it; *why says which.
+ * long to rest, in ms: with the rests on the way as long as the batch worked,
+ * longer if a limit asks for it; *why says which.
  */
 extern double dw_pace_next(DwPace *pace, const DwPaceBatch *batch, DwLimit *why);
 

@@ -102,13 +102,6 @@ dw_rule_open_active(int member_id, Relation rel)
 	return rule;
 }
 
-void
-dw_rule_reset(DwRule *rule)
-{
-	if (rule->econtext)
-		ResetExprContext(rule->econtext);
-}
-
 /* for CONTEXT: which rule was at work */
 typedef struct EvalContext
 {

@@ -8,6 +8,7 @@
 
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "catalog.h"
@@ -79,8 +80,13 @@ extern DwRule *dw_rule_open(int member_id, Relation rel);
 /* The same, where the member must be active: else 55000. */
 extern DwRule *dw_rule_open_active(int member_id, Relation rel);
 
-/* forget results of the last row */
-extern void dw_rule_reset(DwRule *rule);
+/* forget results of the last row; by value, there are none */
+static inline void
+dw_rule_reset(DwRule *rule)
+{
+	if (rule->econtext && !rule->econtext->ecxt_per_tuple_memory->isReset)
+		MemoryContextReset(rule->econtext->ecxt_per_tuple_memory);
+}
 
 /*
  * Derives side `target` of the row in slot from its other side.  values and

@@ -264,13 +264,14 @@ dw_throttle_rows(DwWorker *w)
 }
 
 void
-dw_throttle_batch(DwWorker *w, int rows, double ms)
+dw_throttle_batch(DwWorker *w, int rows, double ms, double rested_ms)
 {
 	DwThrottle *t = &w->throttle;
 	DwPaceBatch b = {
 		.rows = rows,
 		.wal = pgWalUsage.wal_bytes - t->wal,
 		.ms = ms,
+		.rested_ms = rested_ms,
 		.cycle_ms = t->cycle_ms,
 		.target_ms = w->options.batch_time,
 		.max_rows_per_second = w->options.max_rows_per_second,
@@ -289,7 +290,7 @@ dw_throttle_batch(DwWorker *w, int rows, double ms)
 
 		t->limited++;
 		ruled_by(w, what);
-		t->held_ms[what] += t->rest_ms - ms;
+		t->held_ms[what] += t->rest_ms - Max(ms - 2 * rested_ms, 0);
 	}
 }
 

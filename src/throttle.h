@@ -61,7 +61,7 @@ extern void dw_throttle_unguard(struct DwWorker *w);
 extern bool dw_throttle_cancelled(struct DwWorker *w);
 
 /* At the end of a batch, in its step: how fast it was, and how long to rest. */
-extern void dw_throttle_batch(struct DwWorker *w, int rows, double ms);
+extern void dw_throttle_batch(struct DwWorker *w, int rows, double ms, double rested_ms);
 
 /* After the step: the rest. */
 extern void dw_throttle_rest(struct DwWorker *w);

@@ -9,15 +9,27 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "burst.h"
 #include "compat.h"
 #include "record.h"
 #include "verify.h"
+
+/*
+ * To forget what a row computed costs as much as to compute a sum, so it is done
+ * every so many rows, or once one has computed something large.
+ */
+#define RESET_ROWS 16
+#define RESET_BYTES (64 * 1024)
+
+/* ... and the clock is asked */
+#define CLOCK_ROWS 128
 
 /* Names a row whose new side the old one can't hold; five are enough. */
 static void
@@ -60,7 +72,7 @@ note_drift(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
  * rule raises for one of the others is caught once for all of them.
  */
 static bool
-next_suspect(DwRule *rule, TableScanDesc scan, TupleTableSlot *slot, DwCheck *check)
+next_suspect(DwRule *rule, TableScanDesc scan, TupleTableSlot *slot, DwBurst *burst, DwCheck *check)
 {
 	bool		quick = rule->side[DW_NEW].guard != DW_GUARD_SUBXACT;
 	MemoryContext cxt = CurrentMemoryContext;
@@ -73,13 +85,15 @@ next_suspect(DwRule *rule, TableScanDesc scan, TupleTableSlot *slot, DwCheck *ch
 		for (bool holds = true; holds;)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (!table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
+			if (!table_scan_getnextslot(scan, ForwardScanDirection, slot))
 			{
 				more = false;
 				break;
 			}
-			dw_rule_reset(rule);
-			check->rows++;
+			if (check->rows++ % RESET_ROWS == 0 || (rule->econtext && rule->econtext->ecxt_per_tuple_memory->mem_allocated > RESET_BYTES))
+				dw_rule_reset(rule);
+			if (check->rows % CLOCK_ROWS == 0 && burst->rest > 0)
+				(void) dw_burst_rest(burst);
 			evaluating = quick;
 			holds = quick && dw_rule_forward_holds(rule, slot);
 			evaluating = false;
@@ -102,16 +116,24 @@ dw_check_blocks(DwRule *rule, Relation rel, Snapshot snapshot, BlockNumber start
 {
 	TupleTableSlot *slot;
 	TableScanDesc scan;
-	ItemPointerData from;
-	ItemPointerData to;
+	BlockNumber nblocks;
+	DwBurst		burst;
 
 	if (start >= end)
 		return;
+
+	/* with a ring of buffers, if the table is large: what the application needs stays in memory */
+	scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
+	nblocks = ((HeapScanDesc) scan)->rs_nblocks;
+	if (start >= nblocks)
+	{
+		table_endscan(scan);
+		return;
+	}
+	heap_setscanlimits(scan, start, Min(end, nblocks) - start);
 	slot = table_slot_create(rel, NULL);
-	ItemPointerSet(&from, start, FirstOffsetNumber);
-	ItemPointerSet(&to, end - 1, MaxOffsetNumber);
-	scan = dw_beginscan_tidrange(rel, snapshot, &from, &to);
-	while (next_suspect(rule, scan, slot, check))
+	dw_burst_begin(&burst, check->rest);
+	while (next_suspect(rule, scan, slot, &burst, check))
 	{
 		bool		lossy;
 
@@ -123,6 +145,7 @@ dw_check_blocks(DwRule *rule, Relation rel, Snapshot snapshot, BlockNumber start
 			note_loss(rule, slot, check);
 		}
 	}
+	check->rested_ms += burst.rested_ms;
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 }

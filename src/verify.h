@@ -18,6 +18,8 @@
 typedef struct DwCheck
 {
 	bool		record;			/* in: drifted rows go to dw_drift */
+	double		rest;			/* in: after a burst of work, in times of it (burst.h); 0: none */
+	double		rested_ms;		/* out: in all */
 	StringInfo	losses;			/* in: where keys of rows whose new side would be lost go, or NULL */
 	int			max_tids;		/* in: positions to remember */
 	ItemPointerData *tids;		/* out: of the first drifted rows */

@@ -31,7 +31,7 @@
 #include "work.h"
 #include "worker.h"
 
-/* rest after a chunk of a recheck, in times of the chunk */
+/* rest in a recheck, in times of the work */
 #define RECHECK_REST 4
 
 void
@@ -214,7 +214,9 @@ take_part(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool *last)
 static void
 check_chunk(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool last)
 {
-	DwCheck		check = {.record = true};
+	/* where the last verification still counts, nobody waits for this one */
+	int			rest = w->m->verified ? RECHECK_REST : 1;
+	DwCheck		check = {.record = true,.rest = rest};
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 	BlockNumber start = p->first_block + p->blocks_done;
 	BlockNumber limit = last ? nblocks : Min((BlockNumber) (p->first_block + p->blocks_total), nblocks);
@@ -236,9 +238,8 @@ check_chunk(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool last)
 	p->rows_failed += check.unconvertible;
 	p->rows_lossy += check.lossy;
 	p->batch_ms = dw_ms_since(began);
-	p->rows_per_second = p->batch_ms > 0 ? check.rows * 1000.0 / (p->batch_ms * 2) : 0;
-	/* where the last verification still counts, nobody waits for this one */
-	w->rest_ms = (int) p->batch_ms * (w->m->verified ? RECHECK_REST : 1);
+	w->rest_ms = Max((p->batch_ms - check.rested_ms) * rest - check.rested_ms, 0);
+	p->rows_per_second = p->batch_ms > 0 ? check.rows * 1000.0 / (p->batch_ms + w->rest_ms) : 0;
 	dw_progress_put(b->id, "verify", p);
 	dw_fault_at_commit("verify", w->m->name);
 	w->careful = false;
