@@ -253,6 +253,14 @@ dw_throttle_rest(DwWorker *w)
 
 /* ---- the batch ---- */
 
+bool
+dw_throttle_in_bursts(DwWorker *w)
+{
+	const DwReading *r = &w->throttle.readings[DW_SIGNAL_BACKENDS];
+
+	return !r->on || !r->known || r->value >= 0.05;
+}
+
 int
 dw_throttle_rows(DwWorker *w)
 {

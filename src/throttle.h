@@ -66,6 +66,13 @@ extern void dw_throttle_batch(struct DwWorker *w, int rows, double ms, double re
 /* After the step: the rest. */
 extern void dw_throttle_rest(struct DwWorker *w);
 
+/*
+ * Should a step rest on its way, too (burst.h)?  Not where others use less than
+ * a twentieth of the processors: they don't have to wait for one, and one that
+ * comes back from a rest is slow.
+ */
+extern bool dw_throttle_in_bursts(struct DwWorker *w);
+
 /* How many rows the next batch may write. */
 extern int	dw_throttle_rows(struct DwWorker *w);
 

@@ -12,7 +12,7 @@
 
 #include "rule.h"
 
-/* blocks of one chunk */
+/* blocks of one chunk, at most */
 #define DW_CHUNK_BLOCKS 1024
 
 typedef struct DwCheck

@@ -75,6 +75,7 @@ typedef struct DwWorker
 	bool		readers_block;	/* what is waited for conflicts with readers, too */
 	Oid			locking;		/* table whose lock is being waited for, or invalid */
 	int			rest_ms;		/* after a step of the verification */
+	BlockNumber chunk_blocks;	/* that its next chunk takes; 0: not known yet */
 	const char *state;			/* as last reported */
 	char		reason[256];
 	instr_time	reported;

@@ -246,7 +246,7 @@ static FillResult
 fill_batch(DwWorker *w, DwMember *b, Relation rel)
 {
 	DwProgress *p = &w->progress;
-	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = 1,.careful = w->careful,
+	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = dw_throttle_in_bursts(w) ? 1 : 0,.careful = w->careful,
 	.plain = w->plain || w->part == DW_REVISIT,.alone = w->alone,.at = &w->at};
 	uint64		wal = pgWalUsage.wal_bytes;
 	instr_time	start;

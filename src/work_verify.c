@@ -34,6 +34,9 @@
 /* rest in a recheck, in times of the work */
 #define RECHECK_REST 4
 
+/* how long a chunk may take: whoever needs the table for himself waits for its end */
+#define CHUNK_MS 50.0
+
 void
 dw_work_unlock_pass(DwWorker *w)
 {
@@ -216,16 +219,20 @@ check_chunk(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool last)
 {
 	/* where the last verification still counts, nobody waits for this one */
 	int			rest = w->m->verified ? RECHECK_REST : 1;
-	DwCheck		check = {.record = true,.rest = rest};
+	DwCheck		check = {.record = true,.rest = dw_throttle_in_bursts(w) ? rest : 0};
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 	BlockNumber start = p->first_block + p->blocks_done;
 	BlockNumber limit = last ? nblocks : Min((BlockNumber) (p->first_block + p->blocks_total), nblocks);
-	BlockNumber end = Min(start + DW_CHUNK_BLOCKS, limit);
+	BlockNumber end = Min(start + (w->chunk_blocks ? w->chunk_blocks : DW_CHUNK_BLOCKS / 8), limit);
 	instr_time	began;
+	double		ms;
 
 	INSTR_TIME_SET_CURRENT(began);
 	dw_step_become_owner(rel);
 	dw_check_blocks(dw_rule_open_active(b->id, rel), rel, GetActiveSnapshot(), start, end, &check);
+	ms = dw_ms_since(began);
+	if (end > start)
+		w->chunk_blocks = Min(Max((BlockNumber) ((end - start) * Min(CHUNK_MS / Max(ms, 0.01), 2)), 1), DW_CHUNK_BLOCKS);
 	dw_fault_here("verify_chunk", w->m->name);
 	p->finished = end >= limit;
 	p->blocks_done = Max(end, start) - p->first_block;
