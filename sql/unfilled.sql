@@ -263,3 +263,26 @@ SELECT id, pp, qq FROM uf WHERE pp IS DISTINCT FROM p OR qq IS DISTINCT FROM q O
 SELECT migration, key, reason, sqlstate FROM dw_drift WHERE migration IN ('uf p', 'uf q') AND repaired_at IS NULL ORDER BY 1, (key->>'id')::int;
 SELECT dw_abort('uf p', true), dw_abort('uf q', true);
 DROP TABLE uf;
+
+-- few rows a page: each page is visited several times, also on the spot
+CREATE TABLE few (id int PRIMARY KEY, a int, f text);
+ALTER TABLE few ALTER f SET STORAGE PLAIN;
+INSERT INTO few SELECT i, i, repeat('x', 1150) FROM generate_series(1, 500) i;
+SET pg_dualwrite.inline_limit = '4MB';
+SELECT dw_begin('few', 'few', 'a', 'bigint', 'b', 'a * 100::bigint', 'b / 100');
+RESET pg_dualwrite.inline_limit;
+SELECT count(*) FILTER (WHERE b = a * 100), count(*) FROM few;
+SELECT phase FROM dw_status WHERE migration = 'few';
+SELECT dw_abort('few');
+DROP TABLE few;
+
+-- what a rule computes is forgotten after each row, an array's own context, too
+CREATE TABLE arrays (id int PRIMARY KEY, a int[], b int[]);
+SELECT dw_begin('arrays', 'arrays', 'a', NULL, 'b', 'a || 0', 'trim_array(b, 1)');
+WITH i AS (INSERT INTO arrays (id, a) SELECT i, ARRAY[i] FROM generate_series(1, 2000) i
+ RETURNING CASE WHEN id = 2000 THEN (SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'expanded array') END AS n)
+ SELECT max(n) < 100 AS forgotten FROM i;
+SELECT count(*) FILTER (WHERE b = a || 0), count(*) FROM arrays;
+SELECT rows_checked, drifted FROM dw_verify('arrays');
+SELECT dw_abort('arrays', true);
+DROP TABLE arrays;

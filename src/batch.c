@@ -435,7 +435,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 			range->cursor = 0;
 			range->pass++;
 			/* the indexes have little room: first they are told of what moved */
-			if (range->nmoved > moved)
+			if (range->nmoved > moved && !batch->plain)
 				break;
 		}
 		/* the pages behind these were updated later */

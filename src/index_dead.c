@@ -29,15 +29,24 @@
 #include "compat.h"
 #include "index_dead.h"
 
-static bool
-is_searchable(Relation index)
+static RegProcedure
+equality(Relation index, int i)
+{
+	Oid			type = index->rd_opcintype[i];
+	Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type, BTEqualStrategyNumber);
+
+	return OidIsValid(op) ? get_opcode(op) : InvalidOid;
+}
+
+bool
+dw_index_searchable(Relation index)
 {
 	Form_pg_index form = index->rd_index;
 
 	if (index->rd_rel->relam != BTREE_AM_OID || !form->indisunique || !form->indisvalid)
 		return false;
 	for (int i = 0; i < form->indnkeyatts; i++)
-		if (form->indkey.values[i] <= 0)
+		if (form->indkey.values[i] <= 0 || !RegProcedureIsValid(equality(index, i)))
 			return false;
 	return true;
 }
@@ -65,17 +74,18 @@ mark_dead(Relation rel, Relation index, Snapshot snapshot, ItemPointerData *tids
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	TupleTableSlot *row = table_slot_create(rel, NULL);
 	TupleTableSlot *found = table_slot_create(rel, NULL);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 	IndexScanDesc scan;
 
 	for (int i = 0; i < nkeys; i++)
 		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid, index->rd_indcollation[i],
-							   get_opcode(get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i], index->rd_opcintype[i],
-															  BTEqualStrategyNumber)), (Datum) 0);
+							   equality(index, i), (Datum) 0);
 	scan = dw_index_beginscan(rel, index, snapshot, nkeys);
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!table_tuple_fetch_row_version(rel, &tids[i], snapshot, row) || !set_keys(index, row, keys))
+		/* VACUUM may have cut the end off */
+		if (ItemPointerGetBlockNumber(&tids[i]) >= nblocks || !table_tuple_fetch_row_version(rel, &tids[i], snapshot, row) || !set_keys(index, row, keys))
 			continue;
 		index_rescan(scan, keys, nkeys, NULL, 0);
 		while (index_getnext_slot(scan, ForwardScanDirection, found))
@@ -97,7 +107,7 @@ dw_index_mark_dead(Relation rel, Snapshot snapshot, ItemPointerData *tids, int n
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		if (is_searchable(index))
+		if (dw_index_searchable(index))
 			mark_dead(rel, index, snapshot, tids, n);
 		index_close(index, NoLock);
 	}

@@ -16,4 +16,7 @@
  */
 extern void dw_index_mark_dead(Relation rel, Snapshot snapshot, ItemPointerData *tids, int n);
 
+/* Is it such an index? */
+extern bool dw_index_searchable(Relation index);
+
 #endif							/* DW_INDEX_DEAD_H */

@@ -250,9 +250,10 @@ dw_pass_begin(DwMigration *m, int64 token, int64 losses, DwPass *pass)
 DwVerdict
 dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals *t)
 {
-	char	   *now = dw_migration_marks(m);
 	char	   *note;
 	DwMigration *fresh;
+	DwPhase		phase;
+	int64		epoch;
 	bool		proven;
 
 	/*
@@ -261,7 +262,10 @@ dw_pass_end(DwMigration *m, const DwPass *pass, const DwTotals *t)
 	 */
 	int64		tolerated = m->phase == DW_SWITCHED ? t->unconvertible : 0;
 
-	if (!dw_checking_end(m, pass->token) || strcmp(now, pass->marks) != 0)
+	if (!dw_checking_end(m, pass->token))
+		return DW_VOID;
+	/* we may have waited there for somebody who changed it */
+	if (!dw_migration_look(m->id, &phase, &epoch) || phase != m->phase || strcmp(dw_migration_marks(m), pass->marks) != 0)
 		return DW_VOID;
 
 	/* what the pass did not record again, it has seen consistent */
@@ -361,7 +365,11 @@ fill_batch_now(DwRule *rule, Relation rel, DwRange *range)
 
 		*range = saved;
 		dw_fill_batch(rule, rel, range, &careful);
+		batch.waited = careful.waited;
 	}
+	/* else the block is noted, and the worker comes back to it */
+	if (!dw_range_done(range) && !batch.waited)
+		elog(ERROR, "blocks from %u on were not filled to their end", range->start);
 }
 
 /* Fills all members in this transaction, as the tables' owners. */

@@ -80,12 +80,14 @@ extern DwRule *dw_rule_open(int member_id, Relation rel);
 /* The same, where the member must be active: else 55000. */
 extern DwRule *dw_rule_open_active(int member_id, Relation rel);
 
-/* forget results of the last row; by value, there are none */
+/* forget results of the last row; by value, there are none (arrays may be in contexts of their own) */
 static inline void
 dw_rule_reset(DwRule *rule)
 {
-	if (rule->econtext && !rule->econtext->ecxt_per_tuple_memory->isReset)
-		MemoryContextReset(rule->econtext->ecxt_per_tuple_memory);
+	MemoryContext cxt = rule->econtext ? rule->econtext->ecxt_per_tuple_memory : NULL;
+
+	if (cxt && (!cxt->isReset || cxt->firstchild != NULL))
+		MemoryContextReset(cxt);
 }
 
 /*

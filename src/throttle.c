@@ -212,7 +212,10 @@ rest(DwWorker *w, double ms)
 			if (!same || dw_ms_since(t->ticked) >= TICK_MS)
 				break;
 		}
-		dw_sleep(Min(ms - passed, SLICE_MS));
+		if (ms - passed < 1)
+			pg_usleep((long) ((ms - passed) * 1000));	/* a latch knows whole milliseconds only */
+		else
+			dw_sleep(Min(ms - passed, SLICE_MS));
 	}
 }
 

@@ -31,6 +31,14 @@
 /* ... and the clock is asked */
 #define CLOCK_ROWS 128
 
+static inline bool
+computed_much(const DwRule *rule)
+{
+	MemoryContext cxt = rule->econtext ? rule->econtext->ecxt_per_tuple_memory : NULL;
+
+	return cxt && (cxt->mem_allocated > RESET_BYTES || cxt->firstchild != NULL);
+}
+
 /* Names a row whose new side the old one can't hold; five are enough. */
 static void
 note_loss(DwRule *rule, TupleTableSlot *slot, DwCheck *check)
@@ -90,7 +98,7 @@ next_suspect(DwRule *rule, TableScanDesc scan, TupleTableSlot *slot, DwBurst *bu
 				more = false;
 				break;
 			}
-			if (check->rows++ % RESET_ROWS == 0 || (rule->econtext && rule->econtext->ecxt_per_tuple_memory->mem_allocated > RESET_BYTES))
+			if (check->rows++ % RESET_ROWS == 0 || computed_much(rule))
 				dw_rule_reset(rule);
 			if (check->rows % CLOCK_ROWS == 0 && burst->rest > 0)
 				(void) dw_burst_rest(burst);

@@ -133,6 +133,23 @@ start_verify(DwWorker *w)
 	dw_step_commit();
 }
 
+/* Locks all tables, against verbs that end the migration; false if it has changed meanwhile. */
+static bool
+open_members(DwWorker *w)
+{
+	ListCell   *lc;
+
+	foreach(lc, w->m->members)
+	{
+		Relation	rel = dw_work_open_member(w, lfirst(lc), AccessShareLock);
+
+		if (rel == NULL)
+			return false;
+		relation_close(rel, NoLock);
+	}
+	return true;
+}
+
 /*
  * All members are through: what did the pass find?  In a step that has written
  * nothing yet: dw_verify changes the migration and then deletes the pass, so
@@ -148,8 +165,6 @@ end_verify(DwWorker *w)
 	DwVerdict	verdict;
 	int			first = ((DwMember *) linitial(w->m->members))->id;
 
-	if (!dw_work_unchanged(w))
-		return;
 	foreach(lc, w->m->members)
 	{
 		int			id = ((DwMember *) lfirst(lc))->id;
@@ -231,7 +246,7 @@ check_chunk(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool last)
 	dw_step_become_owner(rel);
 	dw_check_blocks(dw_rule_open_active(b->id, rel), rel, GetActiveSnapshot(), start, end, &check);
 	ms = dw_ms_since(began);
-	if (end > start)
+	if (end < limit || ms > CHUNK_MS)
 		w->chunk_blocks = Min(Max((BlockNumber) ((end - start) * Min(CHUNK_MS / Max(ms, 0.01), 2)), 1), DW_CHUNK_BLOCKS);
 	dw_fault_here("verify_chunk", w->m->name);
 	p->finished = end >= limit;
@@ -311,7 +326,8 @@ dw_work_verify(DwWorker *w)
 	if (ended)
 	{
 		dw_step_begin();
-		end_verify(w);
+		if (open_members(w))
+			end_verify(w);
 		dw_step_commit();
 		/* whatever it found, the migration is another one now; had the commit failed, it would be the old one */
 		w->stamp = NULL;

@@ -35,6 +35,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "index_dead.h"
 #include "tuple.h"
 #include "writer.h"
 
@@ -84,6 +85,8 @@ dw_writer_open(Relation rel, Snapshot snapshot)
 	keep_own_triggers(w->rri->ri_TrigDesc);
 	w->estate->es_opened_result_relations = lappend(w->estate->es_opened_result_relations, w->rri);
 	ExecOpenIndices(w->rri, false);
+	for (int i = 0; i < w->rri->ri_NumIndices && !w->searchable; i++)
+		w->searchable = dw_index_searchable(w->rri->ri_IndexRelationDescs[i]);
 	w->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
 	w->key = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_KEY);
 	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
@@ -191,7 +194,8 @@ dw_writer_update(DwWriter *w, HeapTuple old, TupleTableSlot *slot, bool locked, 
 	ItemPointerSetInvalid(&w->moved);
 	if (w->rri->ri_NumIndices > 0 && update_indexes != TU_None)
 	{
-		w->moved = w->slot->tts_tid;
+		if (w->searchable && ItemPointerGetBlockNumber(&w->slot->tts_tid) != ItemPointerGetBlockNumber(&old->t_self))
+			w->moved = w->slot->tts_tid;
 		recheck = dw_update_indexes(w->rri, w->estate, w->slot, update_indexes);
 	}
 	ExecARUpdateTriggers(w->estate, w->rri, NULL, NULL, &old->t_self, NULL, w->slot, recheck, NULL, false);

@@ -20,7 +20,8 @@ typedef struct DwWriter
 	Snapshot	snapshot;
 	Bitmapset  *key;			/* columns of unique indexes, offset */
 	int			growth;			/* bytes that the last row grew by */
-	ItemPointerData moved;		/* where it is now, if indexes have another entry of it; else invalid */
+	bool		searchable;		/* there is an index that can be told of what moved (index_dead.h) */
+	ItemPointerData moved;		/* where the last row is now, if in another block, and there is one; else invalid */
 } DwWriter;
 
 typedef enum DwWriteResult

@@ -111,7 +111,7 @@ answer($node, "SELECT dw_abort('h')");
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE wide (id int PRIMARY KEY, amount int, filler text);
 ALTER TABLE wide ALTER filler SET STORAGE PLAIN;
-INSERT INTO wide SELECT i, i, repeat('x', 1150 + i % 150) FROM generate_series(1, 6000) i;
+INSERT INTO wide SELECT i, i, repeat('x', 1150 + i % 150) FROM generate_series(1, 20000) i;
 SELECT dw_begin('w', 'wide', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100');
 SQL
 $size = answer($node, "SELECT pg_relation_size('wide')");
@@ -121,6 +121,25 @@ is(answer($node, 'SELECT count(*) FROM wide WHERE cents IS DISTINCT FROM amount 
 cmp_ok(answer($node, "SELECT pg_relation_size('wide')"), '<', $size * 1.1, '... in their place');
 cmp_ok(answer($node, "SELECT pg_relation_size('wide_pkey')"), '<', $index_size * 1.3, '... without an index that doubles');
 answer($node, "SELECT dw_abort('w')");
+
+# A table that is emptied while the worker rests: what it wants to tell the
+# index about is gone, with the blocks.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE stop ();
+CREATE TABLE gone (id int PRIMARY KEY, amount int, filler text);
+ALTER TABLE gone ALTER filler SET STORAGE PLAIN;
+INSERT INTO gone SELECT i, i, repeat('x', 1150 + i % 150) FROM generate_series(1, 2000) i;
+SELECT dw_begin('g', 'gone', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100',
+	'{"max_rows_per_second": 60, "throttle_query": "SELECT EXISTS (SELECT FROM public.stop)"}');
+SQL
+wait_until($node, "SELECT rows_done > 0 FROM dw_progress WHERE migration = 'g'", 'some rows have moved');
+answer($node, 'INSERT INTO stop DEFAULT VALUES');
+wait_until($node, "SELECT state = 'throttled' AND state_reason ~ 'throttle_query' FROM dw_status WHERE migration = 'g'", 'the worker waits');
+answer($node, 'DELETE FROM gone; VACUUM gone');
+is(answer($node, "SELECT pg_relation_size('gone')"), 0, '... the table is emptied');
+answer($node, 'DELETE FROM stop');
+wait_ready($node, 'g', test => '... and the worker gets over it');
+answer($node, "SELECT dw_abort('g')");
 
 # ... but not for ever
 $node->safe_psql('postgres', 'VACUUM FULL t');
