@@ -29,7 +29,9 @@ is( answer($node, "SELECT string_agg(coalesce(phase_to, event), ' ' ORDER BY at)
 my $ready = time;
 wait_until($node, "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_dualwrite worker'",
 	'a worker with nothing to do goes');
-cmp_ok(time - $ready, '<', 10, '... within 10 s');
+# it waits for 5 s; a busy machine adds to that
+cmp_ok(time - $ready, '<', 30, '... before long')
+  or diag(answer($node, "SELECT string_agg(concat_ws(' ', at, event, phase_to, note), E'\\n' ORDER BY at) FROM dw_events"));
 status_is($node, 'm', 'state', 'idle', 'a migration with nothing to do is idle without a worker');
 answer($node, "SELECT dw_abort('m')");
 
