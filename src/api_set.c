@@ -152,6 +152,7 @@ dw_resume(PG_FUNCTION_ARGS)
 	if (!idle)
 		dw_event(m->id, m->name, "resume", -1, -1, NULL);
 	CommandCounterIncrement();
+	m = dw_migration_get(m->id);
 	dw_work_now(m);
 	dw_launch_if_due(m->id);
 	PG_RETURN_TEXT_P(idle ? dw_result("migration \"%s\" was not paused", m->name)

@@ -43,8 +43,9 @@ dw_home(void)
 	" m.losses_seen < (SELECT coalesce(sum(dualwrite.sequence_value(q.oid)), 0) FROM dualwrite.member b JOIN pg_catalog.pg_class q" \
 	"   ON q.relkind = 'S' AND q.relnamespace = 'dualwrite'::regnamespace AND q.relname = ('m' || b.id || '_losses')::name WHERE b.migration_id = m.id)," \
 	" coalesce(c.paused, false), c.reason," \
-	" m.verified_marks IS NOT DISTINCT FROM (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)" \
-	"   FROM dualwrite.member b WHERE b.migration_id = m.id)," \
+	" CASE WHEN m.verified_at IS NOT NULL AND m.verified_epoch = m.epoch" \
+	"   THEN m.verified_marks IS NOT DISTINCT FROM (SELECT pg_catalog.string_agg(dualwrite.marks(b.id, b.relation), ' ' ORDER BY b.ord)" \
+	"     FROM dualwrite.member b WHERE b.migration_id = m.id) ELSE true END," \
 	" coalesce((m.options ->> 'proof')::boolean, false)," \
 	" coalesce((m.options ->> 'proof')::boolean, false) AND (SELECT pg_catalog.bool_and(dualwrite.proof_constraint(b.id, b.relation) IS NOT NULL)" \
 	"   FROM dualwrite.member b WHERE b.migration_id = m.id), m.proven_at IS NOT NULL, m.verified_at" \

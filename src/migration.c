@@ -490,9 +490,11 @@ void
 dw_work_now(DwMigration *m)
 {
 	DwWork		work;
-	bool		small = is_small(m);	/* asked once: the fill makes it grow */
 
-	for (int i = 0; small && i < 6; i++)
+	/* asked once: the fill makes it grow */
+	if (!is_small(m))
+		return;
+	for (int i = 0; i < 6; i++)
 	{
 		DwMigration *fresh = dw_migration_get(m->id);
 
