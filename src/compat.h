@@ -131,6 +131,19 @@ dw_portal_run(Portal portal)
 #endif
 }
 
+/* is this a client's session?  (before 18: or one of autovacuum's) */
+static inline bool
+dw_proc_is_session(volatile PGPROC *proc)
+{
+#if PG_VERSION_NUM >= 190000
+	return proc->backendType == B_BACKEND;
+#elif PG_VERSION_NUM >= 180000
+	return proc->isRegularBackend;
+#else
+	return !proc->isBackgroundWorker;
+#endif
+}
+
 /* type name as users write it -> type; raises */
 static inline void
 dw_parse_type(const char *text, Oid *type, int32 *typmod)

@@ -4,10 +4,10 @@
  *
  * Three loops.  The size of a batch follows its duration: row locks last until
  * commit, so what the application can feel is the length of one transaction.
- * It rests as long as it works (half duty), after each burst and after the
- * batch, so that there is as much room for others as for us.  And the WAL that may be written in a
- * second follows the health of the database: a token bucket that fills at
- * wal_rate, which a tick a second sets from the signals.
+ * It rests as long as it works (half duty), or longer where it is in others'
+ * way (others.c), after each burst and after the batch.  And the WAL that may
+ * be written in a second follows the health of the database: a token bucket
+ * that fills at wal_rate, which a tick a second sets from the signals.
  *
  * A signal's load is 0.5 at its soft value and 1 at its stop value.
  *
@@ -26,6 +26,10 @@
  * lag at all that can be told from none.  A queue that grows is taken for what
  * it will be in three seconds, because what is on its way to a standby can't be
  * taken back; one that shrinks is left to it.
+ *
+ * The rate starts low: what is too much for a standby or the archive is on its
+ * way before a tick can see it.  Where there is neither, it starts at what a
+ * processor can write; too much for the disk, it is slowed by the next tick.
  *
  * A level, such as a disk that fills up, doesn't fall because the rate does.
  * Shrinking by 0.7 each second would end at nothing, on a disk that is 86 % full
@@ -53,6 +57,7 @@
 #include "pace.h"
 
 #define START_RATE		(16.0 * 1024 * 1024)	/* one WAL segment a second */
+#define START_RATE_FREE	(64.0 * 1024 * 1024)	/* ... where nobody follows the WAL */
 #define LOWEST_RATE		(256.0 * 1024)
 #define HIGHEST_RATE	1e12
 
@@ -110,10 +115,16 @@ take(double *tokens, double per_second, double bucket_seconds, double cycle_ms, 
 }
 
 double
+dw_pace_duty_rest(const DwPaceBatch *b)
+{
+	return Max((b->ms - b->rested_ms) * b->duty_rest - b->rested_ms, 0);
+}
+
+double
 dw_pace_next(DwPace *pace, const DwPaceBatch *b, DwLimit *why)
 {
 	/* the commit and what comes before the next batch are work, too */
-	double		rest = Max(b->ms - 2 * b->rested_ms, Min(b->ms, DW_BURST_MS));
+	double		rest = Max(dw_pace_duty_rest(b), Min(b->ms, DW_BURST_MS));
 	double		rate = pace->wal_rate;
 	int			workers = Max(b->workers, 1);
 	double		wait;
@@ -126,6 +137,7 @@ dw_pace_next(DwPace *pace, const DwPaceBatch *b, DwLimit *why)
 		pace->rows_per_second += weight * (b->rows * 1000.0 / b->cycle_ms - pace->rows_per_second);
 	}
 	pace->wal_written += b->wal;
+	pace->started = true;
 
 	*why = DW_LIMIT_NONE;
 	if (b->max_wal_per_second > 0 && rate >= b->max_wal_per_second)
@@ -239,6 +251,7 @@ typedef struct Tick
 	bool		halve;			/* one has just stopped that the rate can help */
 	double		ceiling;		/* of the rate, by the levels */
 	int			level;			/* ... and the one that sets it; -1: none */
+	bool		queues;			/* there is one that could grow */
 	double		flow_load;		/* the highest load that the rate answers for */
 	int			flow;			/* ... and its signal; -1: none */
 } Tick;
@@ -258,6 +271,7 @@ weigh(DwPace *pace, int i, const DwReading *r, double seconds, Tick *t)
 		pace->seen[i] = false;
 		return;
 	}
+	t->queues |= r->shape == DW_QUEUE;
 	load = judge(pace, i, r, seconds, &ahead, &t->hold);
 	pace->stopping[i] = load >= 1 || (was && load >= (r->shape == DW_LEVEL ? LOAD_GO_LEVEL : LOAD_GO));
 	if (pace->stopping[i])
@@ -337,6 +351,8 @@ dw_pace_tick(DwPace *pace, int n, const DwReading *readings, double seconds, dou
 	for (int i = 0; i < n; i++)
 		weigh(pace, i, &readings[i], seconds, &t);
 
+	if (!pace->started)
+		pace->wal_rate = t.queues ? START_RATE : START_RATE_FREE;
 	factor = factor_at(pace, t.flow_load);
 	if (t.halve)
 	{

@@ -61,6 +61,7 @@ typedef struct DwPace
 	double		wal_tokens;		/* bytes that may be written now */
 	double		wal_written;	/* bytes since the last tick */
 	double		wal_used;		/* bytes a second before it */
+	bool		started;		/* there has been a batch */
 	bool		ramp;			/* nothing has slowed it yet: look for the rate quickly */
 	double		knee;			/* rate at which it was slowed last */
 	bool		shrinking;		/* ... by the last tick */
@@ -87,6 +88,7 @@ typedef struct DwPaceBatch
 	double		wal;			/* bytes */
 	double		ms;				/* that it took */
 	double		rested_ms;		/* of these */
+	double		duty_rest;		/* how long to rest, in times of the work */
 	double		cycle_ms;		/* since the one before began */
 	double		target_ms;		/* option batch_time */
 	int			max_rows_per_second;	/* 0: no limit */
@@ -96,10 +98,13 @@ typedef struct DwPaceBatch
 
 extern void dw_pace_init(DwPace *pace);
 
+/* What is left to rest after a batch that has rested on its way, in ms. */
+extern double dw_pace_duty_rest(const DwPaceBatch *batch);
+
 /*
  * After a batch: adapts max_rows so that one takes target_ms.  Returns how
- * long to rest, in ms: with the rests on the way as long as the batch worked,
- * longer if a limit asks for it; *why says which.
+ * long to rest, in ms: what is left of duty_rest, longer if a limit asks for it;
+ * *why says which.
  */
 extern double dw_pace_next(DwPace *pace, const DwPaceBatch *batch, DwLimit *why);
 

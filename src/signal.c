@@ -13,15 +13,14 @@
 
 #include <math.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "access/transam.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 
 #include "compat.h"
 #include "horizon.h"
+#include "others.h"
 #include "query.h"
 #include "run.h"
 #include "signal.h"
@@ -204,27 +203,6 @@ read_query(ReadCall *c)
 
 /* ---- load signals ---- */
 
-/* Processors that this server may use: as many as there are, unless a control group allows less. */
-static double
-processors(void)
-{
-	static double n = 0;
-	FILE	   *file;
-	double		quota;
-	double		period;
-
-	if (n > 0)
-		return n;
-	n = Max(sysconf(_SC_NPROCESSORS_ONLN), 1);
-	if ((file = AllocateFile("/sys/fs/cgroup/cpu.max", "r")) != NULL)
-	{
-		if (fscanf(file, "%lf %lf", &quota, &period) == 2 && period > 0 && quota > 0)
-			n = Min(n, quota / period);
-		FreeFile(file);
-	}
-	return n;
-}
-
 /* Sessions that compute or wait for the disk, a processor; those that wait for a lock or a client load nothing. */
 static void
 read_backends(ReadCall *c)
@@ -236,7 +214,7 @@ read_backends(ReadCall *c)
 	c->r->stop = 8;
 	active = DW_OWN_INT("SELECT count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.state = $1 AND a.backend_type IN ('client backend', 'parallel worker')"
 						" AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'Timeout', 'Activity', 'IPC', 'Extension')", DW_TEXT("active"));
-	w->active += 0.3 * (active / processors() - w->active);
+	w->active += 0.3 * (active / dw_processors() - w->active);
 	c->r->value = w->active;
 }
 

@@ -127,7 +127,8 @@ tick(DwWorker *w, bool filling)
 		t->said[i] = r->on && !r->known;
 	}
 	dw_pace_tick(&t->pace, DW_SIGNALS, t->readings, seconds, max_wal(w));
-	elog(DEBUG1, "tick of the throttle: %.2f ms, %.0f bytes of WAL a second", dw_ms_since(t->ticked), t->pace.wal_rate);
+	elog(DEBUG1, "tick of the throttle: %.2f ms, %.0f bytes of WAL a second, %.2f sessions and %.2f processes beside us",
+		 dw_ms_since(t->ticked), t->pace.wal_rate, t->others.sessions, t->others.runnable);
 }
 
 /* ---- resting ---- */
@@ -225,9 +226,10 @@ dw_throttle_go(DwWorker *w, bool filling)
 	DwThrottle *t = &w->throttle;
 	instr_time	start;
 
-	t->filling = filling;
-	if (!t->ticking || dw_ms_since(t->ticked) >= TICK_MS)
+	/* a verification reads few of the signals: what is to be written needs them all first */
+	if (!t->ticking || filling != t->filling || dw_ms_since(t->ticked) >= TICK_MS)
 		tick(w, filling);
+	t->filling = filling;
 	if (!t->pace.stopped || t->pace.let_one)
 	{
 		t->pace.let_one = false;
@@ -256,14 +258,6 @@ dw_throttle_rest(DwWorker *w)
 
 /* ---- the batch ---- */
 
-bool
-dw_throttle_in_bursts(DwWorker *w)
-{
-	const DwReading *r = &w->throttle.readings[DW_SIGNAL_BACKENDS];
-
-	return !r->on || !r->known || r->value >= 0.05;
-}
-
 int
 dw_throttle_rows(DwWorker *w)
 {
@@ -275,7 +269,7 @@ dw_throttle_rows(DwWorker *w)
 }
 
 void
-dw_throttle_batch(DwWorker *w, int rows, double ms, double rested_ms)
+dw_throttle_batch(DwWorker *w, int rows, double ms, double rest, double rested_ms)
 {
 	DwThrottle *t = &w->throttle;
 	DwPaceBatch b = {
@@ -283,6 +277,7 @@ dw_throttle_batch(DwWorker *w, int rows, double ms, double rested_ms)
 		.wal = pgWalUsage.wal_bytes - t->wal,
 		.ms = ms,
 		.rested_ms = rested_ms,
+		.duty_rest = Max(rest, 1),
 		.cycle_ms = t->cycle_ms,
 		.target_ms = w->options.batch_time,
 		.max_rows_per_second = w->options.max_rows_per_second,
@@ -301,7 +296,7 @@ dw_throttle_batch(DwWorker *w, int rows, double ms, double rested_ms)
 
 		t->limited++;
 		ruled_by(w, what);
-		t->held_ms[what] += t->rest_ms - Max(ms - 2 * rested_ms, 0);
+		t->held_ms[what] += t->rest_ms - dw_pace_duty_rest(&b);
 	}
 }
 

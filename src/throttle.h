@@ -5,6 +5,7 @@
 #ifndef DW_THROTTLE_H
 #define DW_THROTTLE_H
 
+#include "others.h"
 #include "pace.h"
 #include "signal.h"
 
@@ -23,6 +24,7 @@ typedef struct DwThrottle
 	double		cycle_ms;		/* between the last two */
 	uint64		wal;			/* of this backend, up to the last batch */
 	int			workers;		/* of this migration, that share the limits; 0 is 1 */
+	DwOthers	others;
 
 	/* what the last rest was for */
 	const char *signal;			/* NULL: half duty, and nothing else */
@@ -60,18 +62,14 @@ extern void dw_throttle_unguard(struct DwWorker *w);
 /* After an error: was it such a cancellation?  The next batch will be a small one then. */
 extern bool dw_throttle_cancelled(struct DwWorker *w);
 
-/* At the end of a batch, in its step: how fast it was, and how long to rest. */
-extern void dw_throttle_batch(struct DwWorker *w, int rows, double ms, double rested_ms);
+/*
+ * At the end of a batch, in its step: how fast it was, how long to rest in times
+ * of that, and how long it has on its way.
+ */
+extern void dw_throttle_batch(struct DwWorker *w, int rows, double ms, double rest, double rested_ms);
 
 /* After the step: the rest. */
 extern void dw_throttle_rest(struct DwWorker *w);
-
-/*
- * Should a step rest on its way, too (burst.h)?  Not where others use less than
- * a twentieth of the processors: they don't have to wait for one, and one that
- * comes back from a rest is slow.
- */
-extern bool dw_throttle_in_bursts(struct DwWorker *w);
 
 /* How many rows the next batch may write. */
 extern int	dw_throttle_rows(struct DwWorker *w);

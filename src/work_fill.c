@@ -246,7 +246,7 @@ static FillResult
 fill_batch(DwWorker *w, DwMember *b, Relation rel)
 {
 	DwProgress *p = &w->progress;
-	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = dw_throttle_in_bursts(w) ? 1 : 0,.careful = w->careful,
+	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = dw_others_rest(&w->throttle.others),.careful = w->careful,
 	.plain = w->plain || w->part == DW_REVISIT,.alone = w->alone,.at = &w->at};
 	uint64		wal = pgWalUsage.wal_bytes;
 	instr_time	start;
@@ -268,7 +268,7 @@ fill_batch(DwWorker *w, DwMember *b, Relation rel)
 	p->rows_failed += batch.failed;
 	p->wal_bytes += pgWalUsage.wal_bytes - wal;
 	p->batch_ms = dw_ms_since(start);
-	dw_throttle_batch(w, batch.written, p->batch_ms, batch.rested_ms);
+	dw_throttle_batch(w, batch.written, p->batch_ms, batch.rest, batch.rested_ms);
 	p->rows_per_second = w->throttle.pace.rows_per_second;
 	dw_progress_put(b->id, "fill", p);
 	dw_fault_at_commit("fill", w->m->name);

@@ -73,7 +73,7 @@ run(bool throttle, double *lag_at, double *done_at)
 			batch_wal += BACKFILL / 1000;
 			if (--batch_left <= 0)
 			{
-				DwPaceBatch b = {.rows = 100,.wal = batch_wal,.ms = BATCH_MS,.cycle_ms = since,.target_ms = BATCH_MS,.workers = 1};
+				DwPaceBatch b = {.rows = 100,.wal = batch_wal,.ms = BATCH_MS,.duty_rest = 1,.cycle_ms = since,.target_ms = BATCH_MS,.workers = 1};
 				DwLimit		why;
 
 				pace.max_rows = 400;

@@ -62,6 +62,27 @@ tick(DwPace *p, DwReading r)
 	dw_pace_tick(p, 1, &r, 1, 0);
 }
 
+/* a batch that writes nothing */
+static void
+batch(DwPace *p)
+{
+	DwPaceBatch b = {.target_ms = 2,.duty_rest = 1,.workers = 1};
+	DwLimit		why;
+
+	dw_pace_next(p, &b, &why);
+}
+
+/* a pace that had seen a standby when it began */
+static void
+begin(DwPace *p)
+{
+	DwReading	r = queue(0);
+
+	dw_pace_init(p);
+	dw_pace_tick(p, 1, &r, 0, 0);
+	batch(p);
+}
+
 static void
 loads(void)
 {
@@ -97,8 +118,18 @@ stopping(void)
 	DwPace		p;
 	double		rate;
 
-	dw_pace_init(&p);
+	begin(&p);
 	near(p.wal_rate, 16 * MB, "it begins at a segment a second");
+	dw_pace_init(&p);
+	dw_pace_tick(&p, 1, (DwReading[]) {gauge(0, 50, 100)}, 0, 0);
+	near(p.wal_rate, 64 * MB, "... where nobody follows the WAL, at four");
+	dw_pace_tick(&p, 1, (DwReading[]) {queue(0)}, 0, 0);
+	near(p.wal_rate, 16 * MB, "... unless somebody comes before the first batch");
+	dw_pace_tick(&p, 1, (DwReading[]) {gauge(0, 50, 100)}, 0, 0);
+	batch(&p);
+	dw_pace_tick(&p, 1, (DwReading[]) {queue(0)}, 0, 0);
+	near(p.wal_rate, 64 * MB, "... but not after it");
+	begin(&p);
 	ok(!p.stopped && p.ruling == -1, "... and free");
 	rate = p.wal_rate;
 	tick(&p, gauge(100, 50, 100));
@@ -125,7 +156,7 @@ shrinking(void)
 	DwPace		p;
 	double		rate;
 
-	dw_pace_init(&p);
+	begin(&p);
 	tick(&p, gauge(0, 50, 100));
 	near(p.wal_rate, 24 * MB, "x 1.5 until it is slowed for the first time");
 	tick(&p, gauge(49, 50, 100));
@@ -160,7 +191,7 @@ shrinking(void)
 		tick(&p, gauge(90, 50, 100));
 	near(p.wal_rate, 256 * 1024, "there is a lowest rate");
 
-	dw_pace_init(&p);
+	begin(&p);
 	p.wal_written = p.wal_rate;
 	dw_pace_tick(&p, 1, (DwReading[]) {gauge(0, 50, 100)}, 1, 2 * MB);
 	near(p.wal_rate, 2 * MB, "max_wal_per_second is never passed");
@@ -172,7 +203,7 @@ queues(void)
 	DwPace		p;
 	double		rate;
 
-	dw_pace_init(&p);
+	begin(&p);
 	tick(&p, queue(0));
 	rate = p.wal_rate;
 	tick(&p, queue(0.25));
@@ -202,7 +233,7 @@ levels(void)
 {
 	DwPace		p;
 
-	dw_pace_init(&p);
+	begin(&p);
 	for (int i = 0; i < 20; i++)
 		tick(&p, level(80));
 	ok(p.wal_rate > 100 * MB, "below soft a level doesn't matter");
@@ -229,7 +260,7 @@ unreadable(void)
 	DwReading	l = gauge(0, 50, 100);
 	double		rate;
 
-	dw_pace_init(&p);
+	begin(&p);
 	tick(&p, r);
 	rate = p.wal_rate;
 	r.known = false;
@@ -253,7 +284,7 @@ unreadable(void)
 		tick(&p, r);
 	ok(!p.stopped, "the seconds are counted anew");
 
-	dw_pace_init(&p);
+	begin(&p);
 	l.known = false;
 	rate = p.wal_rate;
 	for (int i = 0; i < 300; i++)
@@ -275,7 +306,7 @@ let_one(void)
 	DwReading	r[2] = {gauge(200, 50, 100), queue(0)};
 	int			lets = 0;
 
-	dw_pace_init(&p);
+	begin(&p);
 	for (int i = 0; i <= 180; i++)
 	{
 		dw_pace_tick(&p, 2, r, 1, 0);
@@ -300,7 +331,7 @@ let_one(void)
 	ok(!p.stopped && p.ruling == 1, "the worst rules");
 
 	/* a switch stops, and lets go with the rate that was there */
-	dw_pace_init(&p);
+	begin(&p);
 	tick(&p, gauge(60, 50, 100));
 	r[0] = gauge(1, 0, 1);
 	r[0].budget = true;
@@ -320,13 +351,13 @@ static void
 batches(void)
 {
 	DwPace		p;
-	DwPaceBatch b = {.rows = 50,.wal = 0,.ms = 1,.cycle_ms = 2,.target_ms = 2,.workers = 1};
+	DwPaceBatch b = {.rows = 50,.wal = 0,.ms = 1,.duty_rest = 1,.cycle_ms = 2,.target_ms = 2,.workers = 1};
 	DwLimit		why;
 	double		rest = 0;
 	double		ms = 0;
 	double		rows = 0;
 
-	dw_pace_init(&p);
+	begin(&p);
 	near(dw_pace_next(&p, &b, &why), 1, "the rest is as long as the batch");
 	ok(why == DW_LIMIT_NONE && p.max_rows == 75, "a batch that was short makes the next one larger");
 	b.ms = 20;
@@ -347,12 +378,21 @@ batches(void)
 	}
 	ok(p.max_rows == DW_PACE_MAX_ROWS, "there is a largest batch");
 
+	b = (DwPaceBatch) {.rows = 50,.ms = 3,.rested_ms = 1.5,.duty_rest = 2,.cycle_ms = 4,.target_ms = 2,.workers = 1};
+	near(dw_pace_next(&p, &b, &why), 1.5, "what has been rested on the way counts");
+	near(dw_pace_duty_rest(&b), 1.5, "... and can be told without");
+	b.rested_ms = 2;
+	near(dw_pace_next(&p, &b, &why), 0.2, "who has rested enough rests for a burst: the commit is work, too");
+	b.rested_ms = 0;
+	b.duty_rest = 4;
+	near(dw_pace_next(&p, &b, &why), 12, "four times as long as it worked");
+
 	/* rows, over a minute */
 	for (int workers = 1; workers <= 3; workers += 2)
 	{
-		dw_pace_init(&p);
+		begin(&p);
 		rest = ms = rows = 0;
-		b = (DwPaceBatch) {.rows = 20,.ms = 2,.target_ms = 2,.max_rows_per_second = 300,.workers = workers};
+		b = (DwPaceBatch) {.rows = 20,.ms = 2,.duty_rest = 1,.target_ms = 2,.max_rows_per_second = 300,.workers = workers};
 		while (ms < 60000)
 		{
 			b.cycle_ms = 2 + rest;
@@ -368,9 +408,9 @@ batches(void)
 	{
 		double		wal = 0;
 
-		dw_pace_init(&p);
+		begin(&p);
 		rest = ms = 0;
-		b = (DwPaceBatch) {.rows = 20,.wal = 100000,.ms = 2,.target_ms = 2,.max_wal_per_second = option ? 5 * MB : 0,.workers = 2};
+		b = (DwPaceBatch) {.rows = 20,.wal = 100000,.ms = 2,.duty_rest = 1,.target_ms = 2,.max_wal_per_second = option ? 5 * MB : 0,.workers = 2};
 		while (ms < 60000)
 		{
 			b.cycle_ms = 2 + rest;
@@ -383,8 +423,8 @@ batches(void)
 	}
 
 	/* a long pause saves up a quarter of a second, no more */
-	dw_pace_init(&p);
-	b = (DwPaceBatch) {.wal = 8 * MB,.ms = 2,.cycle_ms = 1e6,.target_ms = 2,.workers = 1};
+	begin(&p);
+	b = (DwPaceBatch) {.wal = 8 * MB,.ms = 2,.duty_rest = 1,.cycle_ms = 1e6,.target_ms = 2,.workers = 1};
 	near(dw_pace_next(&p, &b, &why), 250, "a pause doesn't become a burst");
 }
 

@@ -1,0 +1,125 @@
+/*
+ * others.c
+ *		Who else computes, and how much to keep out of their way.
+ *
+ * We are in somebody's way when he wants to compute and all processors are
+ * busy, one of them with us.  How likely that is follows from how many others
+ * compute.  It is next to nothing on a machine with processors to spare, and
+ * there a step may work through; where it isn't, it works in bursts, and rests
+ * between them for longer the likelier it is.
+ *
+ * Two counts, as neither is the whole truth.  Sessions that compute are set
+ * against the processors that this server may use; but a session of short
+ * statements spends half its time in calls of the kernel, where it counts as
+ * waiting for its client.  The machine's runnable processes (Linux) are set
+ * against all its processors: they count other programs, too, and also other
+ * workers of ours.  The higher chance counts.
+ *
+ * Measured on two processors, a load that kept 1.4 of them busy, p95 beside the
+ * same load alone: x1.9 with half duty, x1.35 with a rest twice as long as the
+ * work, x1.2 with one four times as long.  A process that only computes, in the
+ * same rhythm, costs the same but for a few hundredths (test/bench/run).
+ */
+#include "postgres.h"
+
+#include <math.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/proc.h"
+
+#include "compat.h"
+#include "others.h"
+#include "work.h"
+
+/* each look sees an instant; what counts is the mean of that many, and of fewer at first */
+#define LOOK_MS 10.0
+#define LOOKS 50
+#define LOOKS_MIN 10
+
+/* a rest is never longer, in times of the work */
+#define REST_MOST 4.0
+
+/* a chance that isn't worth a rest: who comes back from one is slow */
+#define CHANCE_SMALL 0.05
+
+double
+dw_processors(void)
+{
+	static double n = 0;
+	FILE	   *file;
+	double		quota;
+	double		period;
+
+	if (n > 0)
+		return n;
+	n = Max(sysconf(_SC_NPROCESSORS_ONLN), 1);
+	if ((file = AllocateFile("/sys/fs/cgroup/cpu.max", "r")) != NULL)
+	{
+		if (fscanf(file, "%lf %lf", &quota, &period) == 2 && period > 0 && quota > 0)
+			n = Min(n, quota / period);
+		FreeFile(file);
+	}
+	return n;
+}
+
+/*
+ * Read without a lock, as the activity view does: a mean may be off now and
+ * then.  A place that nobody has any more is told by its latch: before
+ * PostgreSQL 17, the pid stays.
+ */
+static int
+sessions(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[i];
+
+		n += proc->procLatch.owner_pid != 0 && proc->wait_event_info == 0 && dw_proc_is_session(proc);
+	}
+	return n;
+}
+
+static int
+runnable(void)
+{
+	FILE	   *file = AllocateFile("/proc/loadavg", "r");
+	int			n;
+
+	if (file == NULL)
+		return -1;
+	if (fscanf(file, "%*f %*f %*f %d/", &n) != 1)
+		n = 0;
+	FreeFile(file);
+	return n - 1;
+}
+
+/* That all processors but ours are busy, as if each were, or not, independently. */
+static double
+chance(double others, double processors)
+{
+	double		left = Max(processors - 1, 1);
+
+	return others <= 0 ? 0 : others >= left ? 1 : pow(others / left, left);
+}
+
+double
+dw_others_rest(DwOthers *o)
+{
+	double		in_the_way;
+
+	if (o->looks == 0 || dw_ms_since(o->looked) >= LOOK_MS)
+	{
+		INSTR_TIME_SET_CURRENT(o->looked);
+		o->looks = Min(o->looks + 1, LOOKS);
+		o->sessions += (sessions() - o->sessions) / o->looks;
+		o->runnable += (runnable() - o->runnable) / o->looks;
+	}
+	if (o->looks < LOOKS_MIN)
+		return 1;
+	in_the_way = Max(chance(o->sessions, dw_processors()), chance(o->runnable, sysconf(_SC_NPROCESSORS_ONLN)));
+	return in_the_way < CHANCE_SMALL ? 0 : 1 + (REST_MOST - 1) * in_the_way;
+}
