@@ -36,7 +36,7 @@ my $dir = File::Temp::tempdir('chaos.XXXXXX', TMPDIR => 1);
 my $data = "$dir/data";
 my $connstr = "host=$dir port=5432 user=postgres dbname=postgres";
 my $began = time;
-my ($session, $holder, $stopped_pid, $stopped_until);
+my ($session, $holder, $stopper);
 my @writers;                         # pids
 my ($passed, $failed) = (0, 0);
 my %did;                             # "verb dw_switch" => { ok => n, 55000 => n, lost => n }, "fault ..." => n
@@ -426,7 +426,7 @@ my @faults = (
 	[ 2, 'immediate restart', sub { run_quietly('pg_ctl', '-D', $data, '-m', 'immediate', 'stop'); start_server() } ],
 	[ 1, 'fast restart', sub { run_quietly('pg_ctl', '-D', $data, '-m', 'fast', 'stop'); start_server() } ],
 	[ 2, 'kill -9 of the postmaster', \&kill_postmaster ],
-	[ 3, 'stopped worker', sub { return if $stopped_pid; $stopped_pid = process($a_worker) or return; kill 'STOP', $stopped_pid; $stopped_until = time + rand 1.5 } ],
+	[ 3, 'stopped worker', \&stop_worker ],
 	[ 4, 'lock of rows', sub { hold('SELECT id FROM t WHERE id % ' . (2 + int rand 50) . ' = 0 FOR UPDATE', rand 1.5) } ],
 	[ 2, 'lock of the table', sub { hold('LOCK TABLE t IN ' . (qw(SHARE EXCLUSIVE), 'ROW EXCLUSIVE')[ rand 3 ] . ' MODE', rand 1) } ],
 	[ 2, 'open transaction that has written', sub { hold('UPDATE t SET filler = filler WHERE id <= ' . (1 + int rand $shared), rand 2) } ],
@@ -438,6 +438,21 @@ my @faults = (
 	[ 16, 'fault point', \&fault_point ],
 	[ 3, 'fault points off', sub { once('SELECT dw_fault_off()') } ],
 );
+
+# It goes on by itself: a verb that waits for a lock of the worker would keep
+# this process from telling it.
+sub stop_worker
+{
+	return if $stopper;
+	my $p = process($a_worker) or return;
+
+	kill 'STOP', $p;
+	$stopper = fork // die "fork: $!";
+	return if $stopper > 0;
+	select(undef, undef, undef, rand 1.5);
+	kill 'CONT', $p;
+	POSIX::_exit(0);
+}
 
 sub fault_point
 {
@@ -476,11 +491,7 @@ sub some_fault
 sub let_go
 {
 	undef $holder if $holder && waitpid($holder, POSIX::WNOHANG()) != 0;
-	if ($stopped_pid && time > $stopped_until)
-	{
-		kill 'CONT', $stopped_pid;
-		undef $stopped_pid;
-	}
+	undef $stopper if $stopper && waitpid($stopper, POSIX::WNOHANG()) != 0;
 	return;
 }
 
@@ -605,7 +616,8 @@ sub recover
 {
 	my $end = time + 60;
 
-	kill 'CONT', $stopped_pid if $stopped_pid;
+	waitpid $stopper, 0 if $stopper;
+	undef $stopper;
 	ask('SELECT dw_fault_off()');
 	while (time < $end)
 	{
