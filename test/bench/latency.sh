@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# What the application feels: its latency without a backfill, with
-# pg_dualwrite's, and with one UPDATE, at a rate that it can well sustain.
+# What the application feels: its latency without a backfill, beside a process
+# that only computes, with pg_dualwrite's, and with one UPDATE, at a rate that it
+# can well sustain.
 # Processors and locks, not the disk: without fsync, as everywhere in the bench,
 # because the file system makes new WAL files wait for seconds, with and without
 # a backfill.
@@ -66,6 +67,14 @@ make_latency_orders() {
 # What goes on in a window. The work notes when it began, in $from: adding a
 # column takes a lock for a moment, and that is another matter.
 work_none() { sleep "$latency_seconds"; }
+
+# What any process costs that computes as much as the worker does among others,
+# in the same rhythm, and nothing else: the floor.
+work_spin() {
+	perl -MTime::HiRes=time,usleep -e '
+		my $end = time + $ARGV[0];
+		while (time < $end) { my $rest = time + 0.0002; 1 while time < $rest; usleep(800) }' "$latency_seconds"
+}
 work_naive() {
 	sql -c "ALTER TABLE orders ADD $new $type"
 	from=$EPOCHREALTIME
@@ -119,6 +128,6 @@ run_latency() {
 	write_load_script
 	choose_rate
 	for ((round = 1; round <= latency_rounds; round++)); do
-		for technique in none dw naive; do measure_latency "$technique"; done
+		for technique in none spin dw naive; do measure_latency "$technique"; done
 	done
 }
