@@ -417,10 +417,14 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 				break;
 			if (unchecked >= CLOCK_EVERY)
 			{
-				now = dw_burst_rest(&burst);
+				double		due = dw_burst_due(&burst, &now);
+
+				/* a rest that would be the end of the batch is taken after the commit, with no row locked */
 				INSTR_TIME_SUBTRACT(now, start);
-				if (INSTR_TIME_GET_MILLISEC(now) >= batch->max_ms)
+				if (INSTR_TIME_GET_MILLISEC(now) + due >= batch->max_ms)
 					break;
+				if (due > 0)
+					dw_burst_rest(&burst, due);
 				unchecked = 0;
 			}
 			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &wait, &ended);

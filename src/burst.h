@@ -33,28 +33,30 @@ dw_burst_begin(DwBurst *b, double rest)
 	INSTR_TIME_SET_CURRENT(b->began);
 }
 
-/* Call it where no buffer is locked.  What the clock says. */
-static inline instr_time
-dw_burst_rest(DwBurst *b)
+/* How long it should rest now, in ms; 0: it need not.  *now: what the clock says. */
+static inline double
+dw_burst_due(const DwBurst *b, instr_time *now)
 {
-	instr_time	now;
 	instr_time	worked;
 
-	INSTR_TIME_SET_CURRENT(now);
-	worked = now;
+	INSTR_TIME_SET_CURRENT(*now);
+	if (b->rest <= 0)
+		return 0;
+	worked = *now;
 	INSTR_TIME_SUBTRACT(worked, b->began);
-	if (b->rest > 0 && INSTR_TIME_GET_MILLISEC(worked) >= DW_BURST_MS)
-	{
-		instr_time	rested = now;
+	return INSTR_TIME_GET_MILLISEC(worked) < DW_BURST_MS ? 0 : Min(INSTR_TIME_GET_MILLISEC(worked), DW_BURST_MS * 2) * b->rest;
+}
 
-		pg_usleep((long) (Min(INSTR_TIME_GET_MILLISEC(worked), DW_BURST_MS * 2) * 1000 * b->rest));
-		INSTR_TIME_SET_CURRENT(now);
-		b->began = now;
-		INSTR_TIME_SUBTRACT(now, rested);
-		b->rested_ms += INSTR_TIME_GET_MILLISEC(now);
-		now = b->began;
-	}
-	return now;
+/* Call it where no buffer is locked. */
+static inline void
+dw_burst_rest(DwBurst *b, double ms)
+{
+	instr_time	rested;
+
+	INSTR_TIME_SET_CURRENT(rested);
+	pg_usleep((long) (ms * 1000));
+	INSTR_TIME_SET_CURRENT(b->began);
+	b->rested_ms += INSTR_TIME_GET_MILLISEC(b->began) - INSTR_TIME_GET_MILLISEC(rested);
 }
 
 #endif							/* DW_BURST_H */

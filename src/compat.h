@@ -131,10 +131,12 @@ dw_portal_run(Portal portal)
 #endif
 }
 
-/* is this a client's session?  (before 18: or one of autovacuum's) */
+/* is this a client's session, or a parallel worker of one?  (before 18: or autovacuum's, or a walsender) */
 static inline bool
 dw_proc_is_session(volatile PGPROC *proc)
 {
+	if (proc->lockGroupLeader != NULL && proc->lockGroupLeader != proc)
+		return true;
 #if PG_VERSION_NUM >= 190000
 	return proc->backendType == B_BACKEND;
 #elif PG_VERSION_NUM >= 180000

@@ -16,7 +16,7 @@ typedef struct DwOthers
 	double		runnable;		/* processes of the machine that compute or want to, but for ours; < 0: it doesn't say */
 } DwOthers;
 
-/* Processors that this server may use: as many as there are, unless a control group allows less. */
+/* Processors that this server may use: its cpuset, less if a quota of its control group (version 2) allows less. */
 extern double dw_processors(void);
 
 /*

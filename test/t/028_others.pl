@@ -46,7 +46,7 @@ $_->quit foreach @gone;
 my @idle = map { $node->background_psql('postgres') } 1 .. 3;
 $idle[0]->query_safe('BEGIN; SELECT 1');
 
-make_table($node, 20000);
+make_table($node, 60000);
 begin_cents($node, 'm', rate => 1000);
 wait_middle($node, 'm');
 
