@@ -17,6 +17,7 @@
 #include "access/transam.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
 
 #include "compat.h"
 #include "horizon.h"
