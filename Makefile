@@ -80,6 +80,9 @@ PG_CONFIG ?= pg_config
 PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server)
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(wildcard $(PGXS)),)
+$(error $(PG_CONFIG) finds no server to build for: install its headers (Debian: postgresql-server-dev-15, or your major's), or name another pg_config with make PG_CONFIG=/path/to/pg_config)
+endif
 include $(PGXS)
 
 # Servers are rarely configured with --enable-depend: a changed header

@@ -84,8 +84,8 @@ dw_processors(void)
 
 /*
  * Read without a lock, as the activity view does: a mean may be off now and
- * then.  A place that nobody has any more is told by its latch: before
- * PostgreSQL 17, the pid stays.
+ * then.  A place that nobody has any more is told by its latch: on PostgreSQL
+ * 15, the pid stays.
  */
 static int
 sessions(void)
