@@ -249,7 +249,8 @@ make_table($node, 3000, table => 'b');
 my $s = session_open($node->connstr('postgres'));
 my $plus = 0;
 
-# The application writes a row that a batch has locked for a while already.
+# The application writes a row that a batch has locked for a while already, and
+# will for a while, as it is busy with a slow one.
 sub write_locked_row
 {
 	my ($test) = @_;
@@ -263,7 +264,7 @@ sub write_locked_row
 		($r, $row) = session_do($s, <<'SQL');
 UPDATE b SET amount = amount + 100000 WHERE id = (SELECT min(id) FROM b WHERE xmax::text =
   (SELECT l.transactionid::text FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE a.backend_type = 'pg_dualwrite worker' AND l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+    WHERE a.backend_type = 'pg_dualwrite worker' AND a.wait_event = 'PgSleep' AND l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
       AND clock_timestamp() - a.xact_start > '150 ms')) RETURNING id || ' ' || amount || ' ' || cents
 SQL
 		$waited = time - $t0;
@@ -299,9 +300,9 @@ answer($node, 'UPDATE o SET amount = amount') foreach 1 .. 2;
 wait_until($node, "SELECT n_dead_tup >= 80000 FROM pg_stat_user_tables WHERE relname = 'o'");
 begin_cents($node, 'o', table => 'o', rate => 200);
 wait_middle($node, 'o');
-set_clock(ahead => 1750, speed => 3);
-# so slow by its option that a tick slows it further long before it is through, on any machine
-answer($node, q(SELECT dw_set('o', '{"max_rows_per_second": null, "max_wal_per_second": "512kB"}')));
+set_clock(ahead => 1750);
+# 17 MB of WAL in all, and after the next tick not more than 0.9 MB a second
+answer($node, q(SELECT dw_set('o', '{"max_rows_per_second": null, "max_wal_per_second": "1MB"}')));
 until_progress('o', "state = 'throttled' AND throttle_signal = 'old_snapshot' AND throttle_value BETWEEN 1750 AND 1799.9 AND throttle_limit = 1800"
 	. " AND throttle_subject = 'pid $pid'", 'a snapshot that was taken half an hour ago makes it slow, which says whose it is');
 set_clock(ahead => 1900);
@@ -309,6 +310,7 @@ $done = stands_still('o', 'old_snapshot', 'an older one');
 $old->quit;
 is_going($node, 'o', $done, '... and it goes on when that has ended');
 answer($node, q(SELECT dw_set('o', '{"max_wal_per_second": null}')));
+set_clock(speed => 3);
 finish('o', 40000);
 
 check_log($node, 'the log is clean');
