@@ -233,10 +233,10 @@ prune(Relation rel, Buffer buf, const DwRange *range, int i)
 /*
  * Takes row versions that may need filling off a page, going on where the last
  * visit ended.  Copies, because the page is unlocked before anything is
- * computed.
+ * computed.  It stays pinned.
  */
 static int
-collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples, DwBatch *batch, bool *starved, bool *ended)
+collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples, DwBatch *batch, Buffer *page_buf, bool *starved, bool *ended)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, range->start + i, RBM_NORMAL, NULL);
@@ -290,7 +290,8 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 		range->left--;
 		*starved = false;
 	}
-	UnlockReleaseBuffer(buf);
+	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+	*page_buf = buf;
 	return n;
 }
 
@@ -319,11 +320,16 @@ tell_indexes(Relation rel, DwRange *range)
 	return true;
 }
 
-/* Works on the rows taken off a page. */
+/* Works on the rows taken off a page, and lets go of it. */
 static void
-fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n,
+fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, Buffer page, HeapTuple *tuples, int n,
 		  DwRange *range, DwBatch *batch)
 {
+	/* without a writer, locks are waited for; what is pinned makes VACUUM wait, too */
+	if (writer)
+		writer->page = page;
+	else
+		ReleaseBuffer(page);
 	for (int i = 0; i < n; i++)
 	{
 		HeapTuple	tup = tuples[i];
@@ -375,6 +381,11 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 			break;
 		}
 	}
+	if (writer)
+	{
+		writer->page = InvalidBuffer;
+		ReleaseBuffer(page);
+	}
 }
 
 void
@@ -411,6 +422,7 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 		CHECK_FOR_INTERRUPTS();
 		if (!range->done[range->cursor] && in_turn(range, range->cursor))
 		{
+			Buffer		page;
 			int			n;
 
 			if (room <= 0 || batch->waited)
@@ -427,11 +439,14 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 					dw_burst_rest(&burst, due);
 				unchecked = 0;
 			}
-			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &wait, &ended);
+			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &page, &wait, &ended);
 			if (ended)
+			{
+				ReleaseBuffer(page);
 				break;
+			}
 			unchecked += 1 + n;
-			fill_rows(rule, others, rel, writer, slot, tuples, n, range, batch);
+			fill_rows(rule, others, rel, writer, slot, page, tuples, n, range, batch);
 			starved = wait ? starved + 1 : 0;
 		}
 		if (++range->cursor >= range->nblocks)

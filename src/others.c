@@ -43,7 +43,7 @@
 #define REST_MOST 4.0
 
 /* a chance that isn't worth a rest: who comes back from one is slow */
-#define CHANCE_SMALL 0.05
+#define CHANCE_SMALL 0.1
 
 static double
 machine_processors(void)

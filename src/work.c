@@ -62,8 +62,15 @@ dw_step_use(MemoryContext cxt)
 static void
 lock_extension(void)
 {
-	Oid			extension = get_extension_oid("pg_dualwrite", true);
+	static Oid	extension = InvalidOid;
+	static Oid	schema = InvalidOid;	/* its member, and cheaper to look up */
+	Oid			now = get_namespace_oid(DW_SCHEMA, true);
 
+	if (now != schema || !OidIsValid(extension))
+	{
+		extension = get_extension_oid("pg_dualwrite", true);
+		schema = now;
+	}
 	if (OidIsValid(extension))
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 }

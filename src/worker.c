@@ -469,13 +469,15 @@ work_elsewhere(int migration_id)
 /*
  * Settings of this session that are easier on the server: WAL takes half the
  * room where its page images are compressed (by lz4, which costs next to
- * nothing), and our VACUUM goes about as fast as autovacuum does.
+ * nothing), and our VACUUM goes about as fast as autovacuum does.  And those
+ * that each step would have to set.
  */
 static void
 go_easy(void)
 {
 	if (strcmp(GetConfigOption("wal_compression", false, false), "off") == 0)
 		(void) set_config_option("wal_compression", "lz4", PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SET, true, DEBUG1, false);
+	dw_safe_settings(GUC_ACTION_SET);
 	(void) set_config_option("vacuum_cost_delay", "2ms", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET, true, DEBUG1, false);
 }
 

@@ -109,7 +109,8 @@ dw_writer_close(DwWriter *w)
 static TM_Result
 look(DwWriter *w, HeapTuple old)
 {
-	Buffer		buf = ReadBuffer(w->rel, ItemPointerGetBlockNumber(&old->t_self));
+	bool		pinned = BufferIsValid(w->page);
+	Buffer		buf = pinned ? w->page : ReadBuffer(w->rel, ItemPointerGetBlockNumber(&old->t_self));
 	HeapTupleData tup = *old;
 	ItemId		lp;
 	TM_Result	result = TM_Deleted;
@@ -122,7 +123,9 @@ look(DwWriter *w, HeapTuple old)
 		tup.t_len = ItemIdGetLength(lp);
 		result = HeapTupleSatisfiesUpdate(&tup, w->estate->es_output_cid, buf);
 	}
-	UnlockReleaseBuffer(buf);
+	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+	if (!pinned)
+		ReleaseBuffer(buf);
 	return result;
 }
 

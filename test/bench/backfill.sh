@@ -37,7 +37,7 @@ backfill_case() { # CASE
 	wide)               # 7 rows a page, one in four with a text beside the table
 		columns+=', terms text, doc text'
 		values+=", repeat(md5(i::text), 30), CASE WHEN i % 4 = 0 THEN repeat(md5(i::text), 100) END"
-		rows=$((backfill_rows / 3)) indexes=() blocks=140
+		rows=$((backfill_rows / 3)) indexes=() blocks=140 main_case=1
 		;;
 	esac
 }
