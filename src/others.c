@@ -40,7 +40,7 @@
 #define LOOKS_MIN 10
 
 /* a rest is never longer, in times of the work */
-#define REST_MOST 4.0
+#define REST_MOST 9.0
 
 /* a chance that isn't worth a rest: who comes back from one is slow */
 #define CHANCE_SMALL 0.1

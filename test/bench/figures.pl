@@ -12,7 +12,7 @@ our (%figures, %order, %label);
 
 %label = (
 	none => 'no trigger', gen => 'generated', noop => 'no-op C', plpgsql => 'plpgsql', pair => 'two plpgsql',
-	dw => 'pg_dualwrite', spin => 'bare process', dw_vacuum => '... and VACUUM',
+	dw => 'pg_dualwrite', mirror => 'mirror alone', spin => 'bare process', dw_vacuum => '... and VACUUM',
 	naive => 'one UPDATE', key => 'by key', block => 'by block',
 	count => 'count(*)', query => 'one query', chunks => 'in chunks');
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What the application feels: its latency without a backfill, beside a process
-# that only computes, with pg_dualwrite's, and with one UPDATE, at a rate that it
-# can well sustain.
+# What the application feels: its latency without a backfill, with the mirror
+# alone, beside a process that only computes, with pg_dualwrite's backfill, and
+# with one UPDATE, at a rate that it can well sustain.
 # Processors and locks, not the disk: without fsync, as everywhere in the bench,
 # because the file system makes new WAL files wait for seconds, with and without
 # a backfill.
@@ -68,6 +68,13 @@ make_latency_orders() {
 # column takes a lock for a moment, and that is another matter.
 work_none() { sleep "$latency_seconds"; }
 
+# The migration is ready: what is left is that writes pass the mirror.
+prepare_mirror() {
+	sql -c "SELECT dw_begin('m', 'orders', '$old', '$type', '$new', '$forward', '$backward')" > /dev/null
+	sql -c "CALL dw_wait('m', 'ready')" -c CHECKPOINT
+}
+work_mirror() { sleep "$latency_seconds"; }
+
 # What any process costs that computes as much as the worker does among others,
 # in the same rhythm, and nothing else: the floor.
 work_spin() {
@@ -100,6 +107,7 @@ measure_latency() { # TECHNIQUE
 	local start from to p50 p95 p99 longest n
 	progress "latency: $1"
 	make_latency_orders
+	[ "$1" != mirror ] || prepare_mirror
 	start_load "$1"
 	start=$EPOCHREALTIME from=$start
 	"work_$1"
@@ -114,8 +122,10 @@ measure_latency() { # TECHNIQUE
 	if [ "$1" = dw ]; then
 		read -r p50 p95 p99 longest n < <(percentiles "$start" "$from")
 		measured latency 'longest in dw_begin' dw latency "$longest"
-		sql -c "SELECT dw_abort('m', true)" > /dev/null
 	fi
+	case $1 in
+	mirror | dw) sql -c "SELECT dw_abort('m', true)" > /dev/null ;;
+	esac
 	sql -c 'DROP TABLE orders'
 }
 
@@ -128,6 +138,6 @@ run_latency() {
 	write_load_script
 	choose_rate
 	for ((round = 1; round <= latency_rounds; round++)); do
-		for technique in none spin dw naive; do measure_latency "$technique"; done
+		for technique in none mirror spin dw naive; do measure_latency "$technique"; done
 	done
 }

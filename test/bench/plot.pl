@@ -131,7 +131,7 @@ sub draw_backfill
 
 sub draw_latency
 {
-	my @techniques = qw(none spin dw naive);
+	my @techniques = qw(none mirror spin dw naive);
 	local $label{none} = 'no backfill';
 
 	panels('What the application feels: latency, ms', \@techniques,
