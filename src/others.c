@@ -31,9 +31,9 @@
 #include "storage/fd.h"
 #include "storage/proc.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "others.h"
-#include "work.h"
 
 /* each look sees an instant; what counts is the mean of that many, and of fewer at first */
 #define LOOK_MS 10.0

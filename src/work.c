@@ -142,16 +142,6 @@ dw_step_become_owner(Relation rel)
 
 /* ---- reports ---- */
 
-double
-dw_ms_since(instr_time then)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, then);
-	return INSTR_TIME_GET_MILLISEC(now);
-}
-
 /* Says what it is doing, if that is news, or if it hasn't spoken for a while. */
 void
 dw_work_report(DwWorker *w, const char *state, const char *reason, const char *signal, double value, double limit)

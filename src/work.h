@@ -7,11 +7,11 @@
 #define DW_WORK_H
 
 #include "nodes/pg_list.h"
-#include "portability/instr_time.h"
 #include "utils/rel.h"
 
 #include "batch.h"
 #include "catalog.h"
+#include "clock.h"
 #include "options.h"
 #include "throttle.h"
 
@@ -98,8 +98,6 @@ extern int	dw_step_commits(double *ms);
 
 /* From here to the end of the step, code of the table's owner may run; waits are short. */
 extern void dw_step_become_owner(Relation rel);
-
-extern double dw_ms_since(instr_time then);
 
 /* Says what the worker is doing, if that is news, or if it hasn't spoken for a while.  Not inside a step. */
 extern void dw_work_report(DwWorker *w, const char *state, const char *reason, const char *signal, double value, double limit);
