@@ -325,7 +325,7 @@ static void
 fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, Buffer page, HeapTuple *tuples, int n,
 		  DwRange *range, DwBatch *batch)
 {
-	/* without a writer, locks are waited for; what is pinned makes VACUUM wait, too */
+	/* being careful it is likely to wait for a lock, and a VACUUM for the pin; else that is rare, and lock_timeout is short */
 	if (writer)
 		writer->page = page;
 	else

@@ -22,7 +22,7 @@ extern double dw_processors(void);
 /*
  * How long to rest after each burst of work (burst.h), in times of it, by how
  * likely it is to be in somebody's way: 0, not at all, where that is next to
- * impossible; 4 where it is certain.  Wants to be asked every few ms.
+ * impossible; most where it is certain.  Wants to be asked every few ms.
  */
 extern double dw_others_rest(DwOthers *others);
 

@@ -234,7 +234,7 @@ check_chunk(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool last)
 {
 	/* where the last verification still counts, nobody waits for this one */
 	double		burst_rest = dw_others_rest(&w->throttle.others);
-	double		rest = w->m->verified ? RECHECK_REST : Max(burst_rest, 1);
+	double		rest = Max(burst_rest, w->m->verified ? RECHECK_REST : 1);
 	DwCheck		check = {.record = true,.rest = burst_rest > 0 ? rest : 0};
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 	BlockNumber start = p->first_block + p->blocks_done;

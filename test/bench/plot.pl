@@ -68,7 +68,7 @@ sub panels
 	$y += 8;
 	foreach my $technique (@$techniques)
 	{
-		my $ours = $technique =~ /^dw/ || !defined $label{$technique};
+		my $ours = $technique =~ /^dw|^mirror/ || !defined $label{$technique};
 		text($margin + $names - 8, $y + 14, $label{$technique} // $technique, anchor => 'end', bold => $ours);
 		for my $i (0 .. $#$columns)
 		{

@@ -264,9 +264,8 @@ sub write_locked_row
 		my $t0 = time;
 		($r, $row) = session_do($s, <<'SQL');
 UPDATE b SET amount = amount + 100000 WHERE id = (SELECT min(id) FROM b WHERE xmax::text =
-  (SELECT l.transactionid::text FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE a.backend_type = 'pg_dualwrite worker' AND a.wait_event = 'PgSleep' AND l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
-      AND clock_timestamp() - a.xact_start > '150 ms')) RETURNING id || ' ' || amount || ' ' || cents
+  (SELECT backend_xid::text FROM pg_stat_activity
+    WHERE backend_type = 'pg_dualwrite worker' AND wait_event = 'PgSleep' AND clock_timestamp() - xact_start > '150 ms')) RETURNING id || ' ' || amount || ' ' || cents
 SQL
 		$waited = time - $t0;
 	} while ($r eq 'ok' && !defined $row && time < $deadline);
@@ -297,12 +296,13 @@ is(answer($node, q(SELECT drifted + unconvertible, (SELECT count(*) FROM dw_drif
 
 make_table($node, 40000, table => 'o');
 my $old = $node->background_psql('postgres');
+my $since = time;
 my ($pid) = $old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_backend_pid(), count(*) FROM nothing') =~ /^(\d+)/;
 answer($node, 'UPDATE o SET amount = amount') foreach 1 .. 2;
 wait_until($node, "SELECT n_dead_tup >= 80000 FROM pg_stat_user_tables WHERE relname = 'o'");
 begin_cents($node, 'o', table => 'o', rate => 200);
 wait_middle($node, 'o');
-set_clock(ahead => 1750);
+set_clock(ahead => 1750 - (time - $since));
 # 17 MB of WAL in all, and after the next tick not more than 0.9 MB a second
 answer($node, q(SELECT dw_set('o', '{"max_rows_per_second": null, "max_wal_per_second": "1MB"}')));
 until_progress('o', "state = 'throttled' AND throttle_signal = 'old_snapshot' AND throttle_value BETWEEN 1750 AND 1799.9 AND throttle_limit = 1800"
