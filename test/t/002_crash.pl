@@ -20,9 +20,7 @@ sub kill_worker
 	my ($m) = @_;
 	my $pid = worker_pid($node, $m);
 
-	kill 9, $pid;
-	# the session that asks may be among those that are ended
-	ok($node->poll_query_until('postgres', undef, ''), 'the server is back after the crash');
+	crash($node, $pid, 'the server is back after the crash');
 	wait_until($node, <<SQL, 'the worker is back, too');
 SELECT coalesce(worker_pids[1] <> $pid, false) OR phase IN ('ready', 'switched') FROM dw_status WHERE migration = '$m'
 SQL

@@ -45,8 +45,7 @@ foreach my $which (3, 1)
 
 
 my $victim = answer($node, "SELECT worker_pids[2] FROM dw_status WHERE migration = 'm'");
-kill 9, $victim;
-ok($node->poll_query_until('postgres', undef, ''), 'the server is back after the crash of a helper');
+crash($node, $victim, 'the server is back after the crash of a helper');
 wait_until($node, "SELECT cardinality(worker_pids) >= 2 OR phase = 'ready' FROM dw_status WHERE migration = 'm'", 'the workers are back, too');
 full_speed($node, 'm');
 wait_ready($node, 'm', test => 'it becomes ready');

@@ -20,7 +20,7 @@ use Test::More;
 
 our @EXPORT = qw(
   dw_node make_table begin_cents begin_sql sql_ok sql_fails answer status_is
-  wait_until wait_ready wait_middle full_speed is_held is_going workers worker_pid
+  wait_until wait_ready wait_middle full_speed is_held is_going workers worker_pid crash
   check_cents check_log crashed crash_noise
   start_writers stop_writers compare_writers);
 
@@ -157,6 +157,21 @@ sub wait_until
 	return ok($ok, $test) if defined $test;
 	$ok or die "timed out: $sql";
 	return;
+}
+
+# Kills a process of the server, and waits until all is back.  Until the server
+# has noticed, it answers as if nothing were; its log says when it has.
+sub crash
+{
+	my ($node, $pid, $test) = @_;
+	my $log = -s $node->logfile;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $back;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	kill 9, $pid;
+	sleep 0.05 until ($back = slurp_file($node->logfile, $log) =~ /ready to accept connections/) || time > $deadline;
+	return ok($back && $node->poll_query_until('postgres', undef, ''), $test);
 }
 
 sub wait_ready
