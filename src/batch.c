@@ -233,10 +233,11 @@ prune(Relation rel, Buffer buf, const DwRange *range, int i)
 /*
  * Takes row versions that may need filling off a page, going on where the last
  * visit ended.  Copies, because the page is unlocked before anything is
- * computed.  It stays pinned.
+ * computed.  For a writer it stays pinned; without one locks are likely to be
+ * waited for, and a VACUUM would wait for the pin.
  */
 static int
-collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples, DwBatch *batch, Buffer *page_buf, bool *starved, bool *ended)
+collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTuple *tuples, DwBatch *batch, DwWriter *writer, bool *starved, bool *ended)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	Buffer		buf = ReadBufferExtended(rel, MAIN_FORKNUM, range->start + i, RBM_NORMAL, NULL);
@@ -291,7 +292,10 @@ collect(DwRule *rule, Relation rel, DwRange *range, int i, int max_rows, HeapTup
 		*starved = false;
 	}
 	LockBuffer(buf, BUFFER_LOCK_UNLOCK);
-	*page_buf = buf;
+	if (writer)
+		writer->page = buf;
+	else
+		ReleaseBuffer(buf);
 	return n;
 }
 
@@ -320,16 +324,20 @@ tell_indexes(Relation rel, DwRange *range)
 	return true;
 }
 
-/* Works on the rows taken off a page, and lets go of it. */
 static void
-fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, Buffer page, HeapTuple *tuples, int n,
+unpin(DwWriter *writer)
+{
+	if (writer == NULL)
+		return;
+	ReleaseBuffer(writer->page);
+	writer->page = InvalidBuffer;
+}
+
+/* Works on the rows taken off a page. */
+static void
+fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTableSlot *slot, HeapTuple *tuples, int n,
 		  DwRange *range, DwBatch *batch)
 {
-	/* being careful it is likely to wait for a lock, and a VACUUM for the pin; else that is rare, and lock_timeout is short */
-	if (writer)
-		writer->page = page;
-	else
-		ReleaseBuffer(page);
 	for (int i = 0; i < n; i++)
 	{
 		HeapTuple	tup = tuples[i];
@@ -381,11 +389,6 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 			break;
 		}
 	}
-	if (writer)
-	{
-		writer->page = InvalidBuffer;
-		ReleaseBuffer(page);
-	}
 }
 
 void
@@ -422,7 +425,6 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 		CHECK_FOR_INTERRUPTS();
 		if (!range->done[range->cursor] && in_turn(range, range->cursor))
 		{
-			Buffer		page;
 			int			n;
 
 			if (room <= 0 || batch->waited)
@@ -439,14 +441,12 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 					dw_burst_rest(&burst, due);
 				unchecked = 0;
 			}
-			n = collect(rule, rel, range, range->cursor, room, tuples, batch, &page, &wait, &ended);
+			n = collect(rule, rel, range, range->cursor, room, tuples, batch, writer, &wait, &ended);
+			fill_rows(rule, others, rel, writer, slot, tuples, n, range, batch);
+			unpin(writer);
 			if (ended)
-			{
-				ReleaseBuffer(page);
 				break;
-			}
 			unchecked += 1 + n;
-			fill_rows(rule, others, rel, writer, slot, page, tuples, n, range, batch);
 			starved = wait ? starved + 1 : 0;
 		}
 		if (++range->cursor >= range->nblocks)

@@ -20,7 +20,7 @@ typedef struct DwWriter
 	Snapshot	snapshot;
 	Bitmapset  *key;			/* columns of unique indexes, offset */
 	int			growth;			/* bytes that the last row grew by */
-	Buffer		page;			/* set by the caller: the block of the rows to come, pinned; else invalid */
+	Buffer		page;			/* the block of the rows to come, which the caller has pinned; else invalid */
 	bool		searchable;		/* there is an index that can be told of what moved (index_dead.h) */
 	ItemPointerData moved;		/* where the last row is now, if in another block, and there is one; else invalid */
 } DwWriter;
