@@ -76,6 +76,7 @@ mark_dead(Relation rel, Relation index, Snapshot snapshot, ItemPointerData *tids
 	TupleTableSlot *found = table_slot_create(rel, NULL);
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 	IndexScanDesc scan;
+	ItemPointer tid;
 
 	for (int i = 0; i < nkeys; i++)
 		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid, index->rd_indcollation[i],
@@ -88,8 +89,9 @@ mark_dead(Relation rel, Relation index, Snapshot snapshot, ItemPointerData *tids
 		if (ItemPointerGetBlockNumber(&tids[i]) >= nblocks || !table_tuple_fetch_row_version(rel, &tids[i], snapshot, row) || !set_keys(index, row, keys))
 			continue;
 		index_rescan(scan, keys, nkeys, NULL, 0);
-		while (index_getnext_slot(scan, ForwardScanDirection, found))
-			;
+		while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+			if (!ItemPointerEquals(tid, &tids[i]))
+				(void) index_fetch_heap(scan, found);
 	}
 	/* the row's datums were the keys */
 	index_endscan(scan);

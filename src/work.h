@@ -66,6 +66,7 @@ typedef struct DwWorker
 	instr_time	helped;			/* when missing helpers were last looked for */
 	double		vacuumed;		/* share of the table after which VACUUM was last thought of; -1: not yet */
 	int64		index_blocks;	/* when the first was */
+	instr_time	vacuum_looked;	/* when the share was last asked for */
 	bool		vacuuming;
 	List	   *writers;		/* transactions to wait for before a pass in chunks */
 	bool		writers_known;

@@ -51,6 +51,7 @@
 /* how many times it is at the most: usually, and where the rows are so narrow that line pointers run out (see vacuum) */
 #define VACUUM_STEPS 4
 #define VACUUM_STEPS_NARROW 16
+#define VACUUM_LOOK_MS 50.0		/* between two looks whether it is time */
 
 /* what a look at a member came to */
 typedef enum FillResult
@@ -426,6 +427,9 @@ vacuum(DwWorker *w)
 	double		share;
 	char	   *table = NULL;
 
+	if (w->vacuumed >= 0 && dw_ms_since(w->vacuum_looked) < VACUUM_LOOK_MS)
+		return;
+	INSTR_TIME_SET_CURRENT(w->vacuum_looked);
 	dw_step_begin();
 	dw_progress_sum(b->id, "fill", &done, &total);
 	share = total > VACUUM_BLOCKS ? floor((double) done * steps / total) / steps : 0;
