@@ -391,6 +391,22 @@ fill_rows(DwRule *rule, List *others, Relation rel, DwWriter *writer, TupleTable
 	}
 }
 
+/* Is there time left?  Rests on the way, if that is due. */
+static bool
+goes_on(const DwBatch *batch, instr_time start, DwBurst *burst)
+{
+	instr_time	now;
+	double		due = dw_burst_due(burst, &now);
+
+	/* a rest that would be the end of the batch is taken after the commit, with no row locked */
+	INSTR_TIME_SUBTRACT(now, start);
+	if (INSTR_TIME_GET_MILLISEC(now) + due >= batch->max_ms)
+		return false;
+	if (due > 0)
+		dw_burst_rest(burst, due);
+	return true;
+}
+
 void
 dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 {
@@ -420,7 +436,6 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 		int			room = batch->max_rows - batch->written - batch->failed;
 		bool		wait = false;
 		bool		ended = false;	/* the next row is to be the first of a batch */
-		instr_time	now;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!range->done[range->cursor] && in_turn(range, range->cursor))
@@ -431,14 +446,8 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 				break;
 			if (unchecked >= CLOCK_EVERY)
 			{
-				double		due = dw_burst_due(&burst, &now);
-
-				/* a rest that would be the end of the batch is taken after the commit, with no row locked */
-				INSTR_TIME_SUBTRACT(now, start);
-				if (INSTR_TIME_GET_MILLISEC(now) + due >= batch->max_ms)
+				if (!goes_on(batch, start, &burst))
 					break;
-				if (due > 0)
-					dw_burst_rest(&burst, due);
 				unchecked = 0;
 			}
 			n = collect(rule, rel, range, range->cursor, room, tuples, batch, writer, &wait, &ended);

@@ -15,6 +15,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_type.h"
+#include "pgstat.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
@@ -78,6 +79,18 @@
 #else
 #define dw_prune(rel, buf) heap_page_prune_opt(rel, buf)
 #endif
+
+/* a scan that has just begun isn't one to the table's statistics */
+static inline void
+dw_uncount_scan(Relation rel)
+{
+	if (pgstat_should_count_relation(rel))
+#if PG_VERSION_NUM >= 160000
+		rel->pgstat_info->counts.numscans--;
+#else
+		rel->pgstat_info->t_counts.t_numscans--;
+#endif
+}
 
 /* put a new version of a row in place of tid; see table_tuple_update */
 static inline TM_Result

@@ -138,6 +138,9 @@ dw_check_blocks(DwRule *rule, Relation rel, Snapshot snapshot, BlockNumber start
 
 	/* with a ring of buffers, if the table is large: what the application needs stays in memory */
 	scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
+	/* in chunks or not, to the statistics it is one scan of the table */
+	if (start > 0)
+		dw_uncount_scan(rel);
 	nblocks = ((HeapScanDesc) scan)->rs_nblocks;
 	if (start >= nblocks)
 	{

@@ -7,6 +7,17 @@
 
 #include "postgres.h"
 
+/* what a worker is told at its start; in bgw_extra */
+typedef struct DwWorkerArgs
+{
+	Oid			database;
+	int			migration_id;	/* 0: whatever there is */
+	TransactionId xid;			/* to wait for, or invalid */
+	int			slot;			/* 0; a helper: its own number */
+} DwWorkerArgs;
+
+/* ---- worker_start.c ---- */
+
 /*
  * Registers a worker for a migration; it waits for the current transaction to
  * end and goes away again if that rolls back, or if the migration has a worker
@@ -26,6 +37,8 @@ extern bool dw_worker_running(int migration_id);
 
 /* Starts missing workers of this database; how many, and how many could not be. */
 extern int	dw_workers_start(int *refused);
+
+/* ---- worker.c ---- */
 
 /* waits for ms, or until something happens to the process */
 extern void dw_sleep(double ms);

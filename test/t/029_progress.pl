@@ -1,7 +1,8 @@
 # What a batch stores of its progress is of its own commit, and nobody else's
 # change of that row is lost.  Looked at in one snapshot, whenever that is, as many rows
 # are done as are filled: while others update the row, and while an old snapshot
-# keeps all of its versions, so that they need entries in the index.
+# keeps all of its versions, so that they need entries in the index.  And what
+# the table's statistics say of a pass.
 use strict;
 use warnings FATAL => 'all';
 
@@ -74,5 +75,12 @@ is(answer($node, 'SELECT count(*) FROM t WHERE cents IS DISTINCT FROM amount * 1
 is( answer($node, 'SET enable_seqscan = off; SELECT count(*), sum(rows_done) FROM dualwrite.progress WHERE member_id > 0'),
 	answer($node, 'SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SELECT count(*), sum(rows_done) FROM dualwrite.progress WHERE member_id > 0'),
 	'its index and its table agree');
+
+# a verification of many chunks is one scan of the table; nobody else has looked at this one
+make_table($node, 80000, table => 'u');
+answer($node, q{SELECT dw_begin('u', 'u', 'amount', 'bigint', 'cents', 'amount * 100::bigint', 'cents / 100', '{"recheck_interval": 0}')});
+wait_ready($node, 'u');
+wait_until($node, "SELECT seq_tup_read >= 80000 FROM pg_stat_user_tables WHERE relname = 'u'");
+cmp_ok(answer($node, "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'u'"), '<=', 2, 'a verification is one scan of the table');
 $node->stop;
 done_testing();
