@@ -8,18 +8,28 @@
  * hold a table lock that conflicts.  What a step did is stored in its own
  * commit.
  *
+ * A commit waits for the disk and for synchronous standbys, which may take far
+ * longer than a batch.  Rows that a batch has filled don't stay locked meanwhile:
+ * it commits asynchronously, and what it would have waited for is waited for
+ * afterwards.  A crash in between undoes the whole batch, its progress with it, and it
+ * is done again; who has updated such a row since has a later commit, which
+ * can't be safe before the batch's is.  What others act on (a phase, a proof)
+ * is never committed this way.
+ *
  * Roles: see worker.c.
  */
 #include "postgres.h"
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "replication/syncrep.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
@@ -41,6 +51,9 @@
 
 /* what lives from one step to the next but one; reset in the loop */
 static MemoryContext step_cxt = NULL;
+
+/* this step's locks don't wait until its commit is safe */
+static bool unlock_first = false;
 
 /* since dw_step_commits was last called */
 static double commit_ms = 0;
@@ -82,10 +95,29 @@ dw_step_begin(void)
 	StartTransactionCommand();
 	XactReadOnly = false;		/* whatever default_transaction_read_only says */
 	XactIsoLevel = XACT_READ_COMMITTED;
+	unlock_first = false;
 	dw_safe_settings(GUC_ACTION_LOCAL);
 	dw_keep_locks();
 	lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+dw_step_unlock_first(void)
+{
+	unlock_first = synchronous_commit > SYNCHRONOUS_COMMIT_OFF;
+	if (unlock_first)
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* What a commit waits for. */
+static void
+wait_until_safe(XLogRecPtr commit)
+{
+	XLogFlush(commit);
+	HOLD_INTERRUPTS();
+	SyncRepWaitForLSN(commit, true);
+	RESUME_INTERRUPTS();
 }
 
 void
@@ -101,6 +133,8 @@ dw_step_commit(void)
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
 	if (wrote)
 	{
+		if (unlock_first)
+			wait_until_safe(XactLastCommitEnd);
 		commit_ms += dw_ms_since(start);
 		commits++;
 	}

@@ -94,6 +94,13 @@ extern void dw_step_commit(void);
 /* Ends it by a rollback, also after an error. */
 extern void dw_step_abort(void);
 
+/*
+ * This step's locks are given back before its commit is safe on disk and with
+ * synchronous standbys; dw_step_commit waits for that all the same.  Only for
+ * what may be lost in a crash and done again.
+ */
+extern void dw_step_unlock_first(void);
+
 /* How many steps that wrote have committed since this was last asked, and how long their commits took in all. */
 extern int	dw_step_commits(double *ms);
 

@@ -253,6 +253,7 @@ fill_batch(DwWorker *w, DwMember *b, Relation rel)
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
+	dw_step_unlock_first();
 	dw_step_become_owner(rel);
 	tell_free_space(w, rel);
 	dw_throttle_guard(w, &batch.written);
