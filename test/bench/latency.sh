@@ -81,7 +81,7 @@ work_mirror() { sleep "$latency_seconds"; }
 work_spin() {
 	perl -MTime::HiRes=time,usleep -e '
 		my $end = time + $ARGV[0];
-		while (time < $end) { my $rest = time + 0.0002; 1 while time < $rest; usleep(900) }' "$latency_seconds"
+		while (time < $end) { my $rest = time + 0.0002; 1 while time < $rest; usleep(1500) }' "$latency_seconds"
 }
 work_naive() {
 	sql -c "ALTER TABLE orders ADD $new $type"
