@@ -422,6 +422,8 @@ dw_fill_batch(DwRule *rule, Relation rel, DwRange *range, DwBatch *batch)
 
 	INSTR_TIME_SET_CURRENT(start);
 	dw_burst_begin(&burst, batch->rest);
+	if (batch->rest > 0)
+		burst.began = batch->worked_since;	/* what came before the rows is work, too */
 	if (!tell_indexes(rel, range) && !batch->plain)
 	{
 		batch->starved = true;

@@ -59,4 +59,15 @@ dw_burst_rest(DwBurst *b, double ms)
 	b->rested_ms += INSTR_TIME_GET_MILLISEC(b->began) - INSTR_TIME_GET_MILLISEC(rested);
 }
 
+/* Rests if it should. */
+static inline void
+dw_burst_breathe(DwBurst *b)
+{
+	instr_time	now;
+	double		due = dw_burst_due(b, &now);
+
+	if (due > 0)
+		dw_burst_rest(b, due);
+}
+
 #endif							/* DW_BURST_H */

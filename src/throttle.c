@@ -34,6 +34,8 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "burst.h"
+#include "others.h"
 #include "throttle.h"
 #include "work.h"
 #include "worker.h"
@@ -105,8 +107,10 @@ tick(DwWorker *w, bool filling)
 	double		seconds = t->ticking ? Min(dw_ms_since(t->ticked) / 1000, 5) : 1;
 	double		ms;
 	int			n;
+	DwBurst		burst;
 
 	INSTR_TIME_SET_CURRENT(t->ticked);
+	dw_burst_begin(&burst, dw_others_rest(&t->others));
 	t->ticking = true;
 	dw_watch_mark(&t->watch);
 	n = dw_step_commits(&ms);
@@ -125,10 +129,11 @@ tick(DwWorker *w, bool filling)
 			ereport(LOG,
 					(errmsg("pg_dualwrite worker of migration %d: throttle signal %s %s", w->migration_id, dw_signal_name(i), r->subject)));
 		t->said[i] = r->on && !r->known;
+		dw_burst_breathe(&burst);
 	}
 	dw_pace_tick(&t->pace, DW_SIGNALS, t->readings, seconds, max_wal(w));
 	elog(DEBUG1, "tick of the throttle: %.2f ms, %.0f bytes of WAL a second, %.2f sessions and %.2f processes beside us",
-		 dw_ms_since(t->ticked), t->pace.wal_rate, t->others.sessions, t->others.runnable);
+		 dw_ms_since(t->ticked) - burst.rested_ms, t->pace.wal_rate, t->others.sessions, t->others.runnable);
 }
 
 /* ---- resting ---- */

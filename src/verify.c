@@ -101,13 +101,7 @@ next_suspect(DwRule *rule, TableScanDesc scan, TupleTableSlot *slot, DwBurst *bu
 			if (check->rows++ % RESET_ROWS == 0 || computed_much(rule))
 				dw_rule_reset(rule);
 			if (check->rows % CLOCK_ROWS == 0 && burst->rest > 0)
-			{
-				instr_time	now;
-				double		due = dw_burst_due(burst, &now);
-
-				if (due > 0)
-					dw_burst_rest(burst, due);
-			}
+				dw_burst_breathe(burst);
 			evaluating = quick;
 			holds = quick && dw_rule_forward_holds(rule, slot);
 			evaluating = false;

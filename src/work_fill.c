@@ -247,7 +247,8 @@ static FillResult
 fill_batch(DwWorker *w, DwMember *b, Relation rel)
 {
 	DwProgress *p = &w->progress;
-	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = dw_others_rest(&w->throttle.others),.careful = w->careful,
+	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = dw_others_rest(&w->throttle.others),
+	.worked_since = w->throttle.began,.careful = w->careful,
 	.plain = w->plain || w->part == DW_REVISIT,.alone = w->alone,.at = &w->at};
 	uint64		wal = pgWalUsage.wal_bytes;
 	instr_time	start;
