@@ -52,7 +52,7 @@ typedef struct DwBatch
 	int			max_rows;		/* in: rows to write at most */
 	double		max_ms;			/* in: time to take at most, rests included */
 	double		rest;			/* in: after a burst of work, in times of it (burst.h); 0: none */
-	instr_time	worked_since;	/* in: the last rest, if there is to be one */
+	instr_time	worked_since;	/* in: when the last rest ended; used if there is to be another */
 	bool		careful;		/* in: every row in a subtransaction of its own */
 	bool		plain;			/* in: don't wait for dead versions to be pruned */
 	ItemPointerData alone;		/* in: a row that takes long: no other row is locked before it; all zero: none */

@@ -16,7 +16,7 @@
  * commit everything may still fail; after it the transaction is committed, but
  * its locks are held and its client hasn't been told yet.  There the only
  * choices left are to sleep or to crash, and what to do has been decided
- * before the commit.
+ * before the commit.  (A batch of the backfill isn't on disk by then: work.c.)
  */
 #include "postgres.h"
 

@@ -90,7 +90,7 @@ mark_dead(Relation rel, Relation index, Snapshot snapshot, ItemPointerData *tids
 			continue;
 		index_rescan(scan, keys, nkeys, NULL, 0);
 		while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
-			if (!ItemPointerEquals(tid, &tids[i]))
+			if (!ItemPointerEquals(tid, &tids[i]))	/* that one has just been seen alive */
 				(void) index_fetch_heap(scan, found);
 	}
 	/* the row's datums were the keys */

@@ -356,7 +356,7 @@ dw_mirror(PG_FUNCTION_ARGS)
 	DwRule	   *rule;
 	HeapTuple	tuple;
 	DwMemo	   *memo = NULL;
-	DwRow			row;
+	DwRow		row;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(td->tg_event) || !TRIGGER_FIRED_FOR_ROW(td->tg_event) ||
 		TRIGGER_FIRED_BY_DELETE(td->tg_event))

@@ -7,7 +7,8 @@
  * second, or that nothing may happen at all.  Before a step the worker asks
  * whether it may; after it, it rests for as long as the pace says.
  *
- * A tick holds no lock and no snapshot: each signal is a transaction of its own.
+ * A tick holds no lock and no snapshot: each signal is a transaction of its own,
+ * and where others are busy it rests in between.
  * No step is open while the worker rests.
  *
  * Time that was held back is added up by what ruled, and stored with the
@@ -110,7 +111,7 @@ tick(DwWorker *w, bool filling)
 	DwBurst		burst;
 
 	INSTR_TIME_SET_CURRENT(t->ticked);
-	dw_burst_begin(&burst, dw_others_rest(&t->others));
+	dw_burst_begin(&burst, t->duty_rest);
 	t->ticking = true;
 	dw_watch_mark(&t->watch);
 	n = dw_step_commits(&ms);
@@ -262,6 +263,12 @@ dw_throttle_rest(DwWorker *w)
 }
 
 /* ---- the batch ---- */
+
+double
+dw_throttle_duty_rest(DwWorker *w)
+{
+	return w->throttle.duty_rest = dw_others_rest(&w->throttle.others);
+}
 
 int
 dw_throttle_rows(DwWorker *w)

@@ -25,6 +25,7 @@ typedef struct DwThrottle
 	uint64		wal;			/* of this backend, up to the last batch */
 	int			workers;		/* of this migration, that share the limits; 0 is 1 */
 	DwOthers	others;
+	double		duty_rest;		/* how long to rest because of them, in times of the work, when last asked */
 
 	/* what the last rest was for */
 	const char *signal;			/* NULL: half duty, and nothing else */
@@ -70,6 +71,9 @@ extern void dw_throttle_batch(struct DwWorker *w, int rows, double ms, double re
 
 /* After the step: the rest. */
 extern void dw_throttle_rest(struct DwWorker *w);
+
+/* How long to rest for the sake of others, in times of the work; for the step at hand, and the tick after it. */
+extern double dw_throttle_duty_rest(struct DwWorker *w);
 
 /* How many rows the next batch may write. */
 extern int	dw_throttle_rows(struct DwWorker *w);

@@ -11,10 +11,12 @@
  * A commit waits for the disk and for synchronous standbys, which may take far
  * longer than a batch.  Rows that a batch has filled don't stay locked meanwhile:
  * it commits asynchronously, and what it would have waited for is waited for
- * afterwards.  A crash in between undoes the whole batch, its progress with it, and it
- * is done again; who has updated such a row since has a later commit, which
- * can't be safe before the batch's is.  What others act on (a phase, a proof)
- * is never committed this way.
+ * afterwards.  A crash in between undoes the whole batch, its progress with it,
+ * and it is done again; who has updated such a row since has a later commit,
+ * which can't be safe before the batch's is.  A row that somebody has seen
+ * filled may be unfilled again after it: nobody may rely on that before the
+ * migration is ready.  What others act on (a phase, a proof) is never committed
+ * this way.
  *
  * Roles: see worker.c.
  */
@@ -192,6 +194,7 @@ dw_work_report(DwWorker *w, const char *state, const char *reason, const char *s
 	INSTR_TIME_SET_CURRENT(w->reported);
 
 	dw_step_begin();
+	dw_step_unlock_first();		/* a helper may wait for the row of progress */
 	if (strcmp(state, "waiting") == 0)
 	{
 		ListCell   *lc;

@@ -247,7 +247,7 @@ static FillResult
 fill_batch(DwWorker *w, DwMember *b, Relation rel)
 {
 	DwProgress *p = &w->progress;
-	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = dw_others_rest(&w->throttle.others),
+	DwBatch		batch = {.max_rows = dw_throttle_rows(w),.max_ms = w->options.batch_time,.rest = dw_throttle_duty_rest(w),
 	.worked_since = w->throttle.began,.careful = w->careful,
 	.plain = w->plain || w->part == DW_REVISIT,.alone = w->alone,.at = &w->at};
 	uint64		wal = pgWalUsage.wal_bytes;
@@ -309,6 +309,7 @@ fill_member(DwWorker *w, DwMember *b, bool *unclaim)
 			result = FILL_THROUGH;
 		else
 		{
+			dw_step_unlock_first();
 			dw_step_become_owner(rel);
 			tell_free_space(w, rel);
 			w->progress.blocks_done = w->progress.blocks_total;
@@ -444,7 +445,8 @@ vacuum(DwWorker *w)
 	{
 		MemoryContext old = MemoryContextSwitchTo(w->step);
 
-		table = dw_table_name(b->relid);
+		if (get_rel_name(b->relid) != NULL) /* it may have been dropped since the batch */
+			table = dw_table_name(b->relid);
 		MemoryContextSwitchTo(old);
 	}
 	dw_step_commit();

@@ -233,7 +233,7 @@ static void
 check_chunk(DwWorker *w, DwMember *b, Relation rel, DwProgress *p, bool last)
 {
 	/* where the last verification still counts, nobody waits for this one */
-	double		burst_rest = dw_others_rest(&w->throttle.others);
+	double		burst_rest = dw_throttle_duty_rest(w);
 	double		rest = Max(burst_rest, w->m->verified ? RECHECK_REST : 1);
 	DwCheck		check = {.record = true,.rest = burst_rest > 0 ? rest : 0};
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);

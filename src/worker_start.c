@@ -116,7 +116,7 @@ wait_for_start(BackgroundWorkerHandle *handle, int migration_id)
 static bool
 launch_for(int migration_id, TransactionId xid)
 {
-	DwWorkerArgs	args = {MyDatabaseId, migration_id, xid};
+	DwWorkerArgs args = {MyDatabaseId, migration_id, xid};
 	BackgroundWorkerHandle *handle;
 	MemoryContext old;
 	int			unseen;
@@ -151,7 +151,7 @@ dw_worker_launch(int migration_id)
 bool
 dw_worker_launch_helper(int migration_id, int slot)
 {
-	DwWorkerArgs	args = {.database = MyDatabaseId,.migration_id = migration_id,.slot = slot};
+	DwWorkerArgs args = {.database = MyDatabaseId,.migration_id = migration_id,.slot = slot};
 
 	if (dw_worker_count() >= dw_max_workers)
 		return false;
@@ -161,7 +161,7 @@ dw_worker_launch_helper(int migration_id, int slot)
 bool
 dw_worker_launch_database(Oid database)
 {
-	DwWorkerArgs	args = {database, 0, InvalidTransactionId};
+	DwWorkerArgs args = {database, 0, InvalidTransactionId};
 
 	return launch(&args, "pg_dualwrite worker") != NULL;
 }

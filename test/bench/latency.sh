@@ -71,6 +71,7 @@ make_latency_orders() { # TECHNIQUE
 
 # What goes on in a window. The work notes when it began, in $from: adding a
 # column takes a lock for a moment, and that is another matter.
+
 # The migration has been ready since before the load: writes pass the mirror, and that is all.
 work_mirror() { sleep "$latency_seconds"; }
 

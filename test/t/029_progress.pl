@@ -31,7 +31,7 @@ SQL
 }
 
 make_table($node, 80000);
-begin_cents($node, 'm', rate => 5000);
+begin_cents($node, 'm', rate => 3000);
 wait_middle($node, 'm');
 
 # Each waits until the worker waits for it, and commits then: the row isn't what
@@ -42,7 +42,7 @@ for (1 .. $times)
 {
 	$other->query_safe(<<'SQL');
 BEGIN;
-UPDATE dualwrite.progress SET throttled_by = throttled_by || jsonb_build_object('test', coalesce((throttled_by ->> 'test')::int, 0) + 1) WHERE part = 0;
+UPDATE dualwrite.progress SET throttled_by = throttled_by || jsonb_build_object('test', coalesce((throttled_by ->> 'test')::int, 0) + 1) WHERE pass = 'fill';
 DO $$
 BEGIN
   LOOP

@@ -1,6 +1,7 @@
 # A batch's commit waits for synchronous standbys, and nobody waits with it:
-# rows and table are unlocked by then.  A crash meanwhile loses no more than the
-# batch, and loses its progress with it.
+# rows and table are unlocked by then.  A crash between the commit and that loses
+# no more than the batch, and loses its progress with it; whoever ends the worker
+# while it waits loses nothing.
 use strict;
 use warnings FATAL => 'all';
 
@@ -26,16 +27,19 @@ sub standbys
 	return;
 }
 
+# Not inside of a transaction, where it would have locks.
 sub waits_for_standby
 {
 	my ($test) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return wait_until($node, "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE backend_type = 'pg_dualwrite worker' AND wait_event = 'SyncRep')", $test);
+	return wait_until($node, <<SQL, $test);
+SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE backend_type = 'pg_dualwrite worker' AND wait_event = 'SyncRep' AND xact_start IS NULL)
+SQL
 }
 
 make_table($node, $rows);
-begin_cents($node, 'm', rate => 1000);
+begin_cents($node, 'm', rate => 300);
 wait_middle($node, 'm');
 standbys('nobody');
 waits_for_standby('the worker waits for a standby');
@@ -55,16 +59,35 @@ standbys('');
 sql_ok($node, "SELECT dw_resume('m')", 'standbys no longer count');
 wait_until($node, "SELECT $filled > $before");
 
-# Nothing is flushed but by a commit that waits for it.
+# Canceled, it goes on without standbys, as a session does; terminated, another one comes.
 standbys('nobody');
 waits_for_standby('the worker waits again');
+$before = answer($node, "SELECT $filled");
+answer($node, "SELECT pg_cancel_backend(" . worker_pid($node, 'm') . ")");
+wait_until($node, "SELECT $filled > $before", 'canceled, it goes on');
+waits_for_standby('... and waits');
+answer($node, "SELECT pg_terminate_backend(" . worker_pid($node, 'm') . ")");
+$before = answer($node, "SELECT $filled");
+is(answer($node, "SELECT $filled = $done"), 't', 'terminated, it has lost nothing');
+standbys('');
+wait_until($node, "SELECT $filled > $before", '... and another one goes on');
+
+# Committed, and not on disk.
+answer($node, "SELECT dw_fault('fill_after_commit', 'crash')");
+wait_until($node, "SELECT fired = 1 FROM dw_faults WHERE point = 'fill_after_commit'", 'the server crashes after a commit');
+is(answer($node, "SELECT $filled = $done AND $filled >= $before"), 't', 'rows and progress are of one batch');
+
+# Waiting, after which all is on disk.
+standbys('nobody');
+waits_for_standby('the worker waits once more');
+$before = answer($node, "SELECT $filled");
 crash($node, worker_pid($node, 'm'), 'the server is back after a crash');
-is(answer($node, "SELECT $filled = $done"), 't', 'rows and progress are of one batch');
+is(answer($node, "SELECT $filled = $done AND $filled >= $before"), 't', '... and nothing is lost');
 standbys('');
 full_speed($node, 'm');
 wait_ready($node, 'm');
 is(answer($node, "SELECT count(*) FROM t WHERE amount <> CASE WHEN id = $id THEN -id ELSE id END OR cents IS DISTINCT FROM amount * 100"),
 	0, 'every row is as it was written, and filled');
-check_log($node, 'the log is clean', crash_noise());
+check_log($node, 'the log is clean', crash_noise(), qr/cancell?ing (?:the )?wait for synchronous replication/, qr/terminating background worker/);
 $node->stop;
 done_testing();
