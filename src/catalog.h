@@ -105,8 +105,9 @@ typedef struct DwMirrorConfig
 extern char *dw_home(void);
 
 /*
- * All below that reads or writes state does so as the extension's owner (or below
- * SQL, where nobody is asked), with a snapshot of this moment; results are in the caller's memory context.
+ * All below that reads or writes state does so as the extension's owner (or
+ * below SQL, where nobody is asked), with a snapshot of this moment; results are
+ * in the caller's memory context.
  */
 
 /* active migration of that name, else the latest ended one; NULL if none and missing_ok, else 42704 */

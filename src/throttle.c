@@ -8,8 +8,8 @@
  * whether it may; after it, it rests for as long as the pace says.
  *
  * A tick holds no lock and no snapshot: each signal is a transaction of its own,
- * and where others are busy it rests in between.
- * No step is open while the worker rests.
+ * and where others are busy it rests in between.  No step is open while the
+ * worker rests (but for the short rests within a batch, burst.h).
  *
  * Time that was held back is added up by what ruled, and stored with the
  * worker's report, once a second.  What half duty asks for is not counted: that
